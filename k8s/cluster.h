@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef K8S_CLUSTER_H
+#define K8S_CLUSTER_H
+
+#include "base/addr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * cluster: the replica of what the API says, in small structs.
+ *
+ * Sources (API watches, manifest files) put and remove objects; the controller reads a const cluster and never keeps a
+ * pointer into it past its own step. The replica owns every object and string. Objects are kept in sorted maps by
+ * (namespace, name); iteration is in that order, so that equal clusters give equal plans.
+ *
+ * Life cycle: cluster_new(), puts and deletes, cluster_free(). A relist calls cluster_relist_begin(kind), puts what it
+ * gets, and cluster_relist_end(kind), which deletes what was not put in between and marks the kind synced; an aborted
+ * relist calls cluster_relist_abort(kind) and nothing is removed.
+ *
+ * 'generation' grows whenever a put or delete changed something that is kept (a put of an equal object does not count:
+ * status heartbeats end here).
+ */
+enum object_kind { OBJECT_NODE, OBJECT_SERVICE, OBJECT_ENDPOINT_SLICE, OBJECT_KINDS };
+/* "nodes", "services", "endpointslices": the resource names of the API. */
+extern const char *const object_kind_names[OBJECT_KINDS];
+
+/* Node: core/v1. Only what is used is kept. */
+struct node {
+	char *name;
+	struct prefix *pod_cidrs; /* spec.podCIDRs, or spec.podCIDR */
+	size_t n_pod_cidrs;
+	struct addr *addresses;      /* status.addresses of type InternalIP and ExternalIP */
+	size_t n_addresses;
+	struct addr *transport_addresses; /* annotation node.antrea.io/transport-addresses */
+	size_t n_transport_addresses;
+	bool antrea;              /* has an annotation node.antrea.io/... */
+	bool acceleration_disabled;  /* label slipstream/acceleration: disabled */
+};
+
+enum ip_protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
+
+struct service_port {
+	enum ip_protocol protocol;
+	uint16_t port;
+	uint16_t node_port; /* 0: none */
+};
+
+/* Service: core/v1. ExternalName and headless Services have no cluster_ips. */
+struct service {
+	char *namespace;
+	char *name;
+	struct addr *cluster_ips;
+	size_t n_cluster_ips;
+	struct addr *load_balancer_ips; /* status.loadBalancer.ingress[].ip whose ipMode is VIP or absent (KEP-1860) */
+	size_t n_load_balancer_ips;
+	struct addr *external_ips;
+	size_t n_external_ips;
+	struct service_port *ports;
+	size_t n_ports;
+	bool excluded;       /* annotation slipstream/exclude: "true" */
+	bool external_local; /* externalTrafficPolicy: Local */
+	bool internal_local; /* internalTrafficPolicy: Local */
+};
+
+struct endpoint {
+	struct addr addr;
+	bool ready;       /* conditions.ready; absent means true */
+	bool serving;     /* conditions.serving; absent means as ready */
+	bool terminating;
+};
+
+/* EndpointSlice: discovery.k8s.io/v1, addressType IPv4 or IPv6 (FQDN slices are not kept). */
+struct endpoint_slice {
+	char *namespace;
+	char *name;
+	char *service; /* label kubernetes.io/service-name; "" when absent */
+	struct endpoint *endpoints;
+	size_t n_endpoints;
+};
+
+struct cluster;
+
+struct cluster *cluster_new(void);
+void cluster_free(struct cluster *c);
+
+/*
+ * Takes over the object (the strings and arrays in it, not the struct itself), whether it is kept or equal to what is
+ * there. Returns true when something changed.
+ */
+bool cluster_put_node(struct cluster *c, struct node *node);
+bool cluster_put_service(struct cluster *c, struct service *service);
+bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *slice);
+/* 'namespace' is "" for nodes. Returns true when there was such an object. */
+bool cluster_delete(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
+
+void cluster_relist_begin(struct cluster *c, enum object_kind kind);
+void cluster_relist_end(struct cluster *c, enum object_kind kind);
+void cluster_relist_abort(struct cluster *c, enum object_kind kind);
+
+/* True once a relist of the kind has ended; a kind that is not watched by configuration is marked with cluster_set_unwatched(). */
+bool cluster_synced(const struct cluster *c, enum object_kind kind);
+bool cluster_all_synced(const struct cluster *c);
+void cluster_set_unwatched(struct cluster *c, enum object_kind kind);
+bool cluster_watched(const struct cluster *c, enum object_kind kind);
+uint64_t cluster_generation(const struct cluster *c);
+size_t cluster_count(const struct cluster *c, enum object_kind kind);
+
+const struct node *cluster_node(const struct cluster *c, const char *name);
+/* In order; NULL starts, NULL ends: for (s = cluster_next_service(c, NULL); s; s = cluster_next_service(c, s)) */
+const struct node *cluster_next_node(const struct cluster *c, const struct node *after);
+const struct service *cluster_next_service(const struct cluster *c, const struct service *after);
+const struct endpoint_slice *cluster_next_endpoint_slice(const struct cluster *c, const struct endpoint_slice *after);
+/* Endpoints of a Service that can take traffic now (ready, else serving and terminating), over all its slices. O(log n + slices of it). */
+size_t cluster_ready_endpoints(const struct cluster *c, const char *namespace, const char *service);
+
+/* Free what an object owns (not the struct) and leave it zeroed; for decoders and tests. */
+void node_done(struct node *n);
+void service_done(struct service *s);
+void endpoint_slice_done(struct endpoint_slice *s);
+
+#endif
