@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef DATAPATH_FACTS_WATCH_H
+#define DATAPATH_FACTS_WATCH_H
+
+#include "base/error.h"
+#include "datapath/facts.h"
+
+/*
+ * facts_watch: links, addresses, routes and rules of the caller's network namespace over rtnetlink, with
+ * libnl-route-3.
+ *
+ * Life cycle: facts_watch_open() subscribes and then dumps, so that nothing falls between. The descriptor
+ * becomes readable when something may have changed; facts_watch_read() drains it and notes which kinds moved
+ * (a full socket buffer, ENOBUFS, means all of them); facts_watch_refresh() dumps the noted kinds again and
+ * says whether the value is another. The caller decides how long to wait between the two (a pod that starts
+ * makes a dozen notifications).
+ */
+struct facts_watch;
+int facts_watch_open(struct facts_watch **ret, struct error *err);
+int facts_watch_fd(const struct facts_watch *w);
+/* 1: something may have changed, 0: nothing that counts, negative errno. */
+int facts_watch_read(struct facts_watch *w, struct error *err);
+/*
+ * Brings 'f' up to date (links, addresses, routes, policy_rules; other members are left alone). 1: changed,
+ * 0: equal, or negative errno: 'f' unchanged, what was noted stays noted. A dump that the kernel interrupted
+ * is repeated.
+ */
+int facts_watch_refresh(struct facts_watch *w, struct facts *f, struct error *err);
+void facts_watch_close(struct facts_watch *w);
+
+#endif

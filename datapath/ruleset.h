@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef DATAPATH_RULESET_H
+#define DATAPATH_RULESET_H
+
+#include "base/addr.h"
+#include "base/strbuf.h"
+
+#include <net/if.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * ruleset: what the kernel shall hold, as a plain value.
+ *
+ * The planner builds one, a backend makes the kernel equal to it, `slipstream plan` prints it, tests compare
+ * it. It owns its memory: ruleset_done() frees it, ruleset_copy() makes an independent copy. All of it is in
+ * canonical order (sorted, without duplicates) once ruleset_normalize() ran, so that equal rulesets are equal
+ * byte by byte.
+ *
+ * The programme (table inet slipstream):
+ *
+ *   flowtable fastpath   hook ingress priority 0, 'devices', counter
+ *   counter TYPE         one named counter per traffic type: inserts of that type
+ *   set NAME             every set of enum ruleset_set, always all of them
+ *   chain forward        hook forward priority 300, behind every policy chain:
+ *                          iif . oif @pairs ct direction original meta mark 0 goto managed (or insert, if
+ * managed is empty) chain managed        what must not be offloaded; each part only while there is a need for
+ * it: iif @checked-uplinks fib saddr . iif oif missing accept iif . oif @hairpins ct status & dnat == 0
+ * accept EXCLUSION accept ... CLASS accept (type switched off) or goto insert (type on), in class order,
+ * while any type is off goto insert, or accept if `other` is off chain insert         meta l4proto tcp flow
+ * add @fastpath goto classify meta l4proto udp ct state established flow add @fastpath goto classify chain
+ * classify       CLASS counter name TYPE accept ..., then counter name other chain accounting     never
+ * reached: ct packets 0 accept (turns nf_conntrack_acct on), if 'accounting'
+ *
+ * Why so: measurements (front, order, classification behind the insert). `ct direction original` in the front
+ * means that packet addresses behind it belong to the original direction of the connection, so they are
+ * direction-independent facts of the flow; saddr is its original source, daddr its destination after DNAT.
+ */
+#define RULESET_TABLE "slipstream"
+#define RULESET_FLOWTABLE "fastpath"
+#define RULESET_FORWARD_PRIORITY 300
+/* Table comment: who owns it and the version of this layout; a table without it is not ours. */
+#define RULESET_COMMENT "slipstream layout 1"
+
+enum traffic_type {
+	TYPE_POD_TO_POD,
+	TYPE_POD_TO_SERVICE,
+	TYPE_EXTERNAL_TO_LOADBALANCER,
+	TYPE_EXTERNAL_TO_EXTERNALIP,
+	TYPE_EXTERNAL_TO_NODEPORT,
+	TYPE_EXTERNAL_TO_SERVICE,
+	TYPE_NODE_TO_POD,
+	TYPE_POD_TO_EXTERNAL,
+	TYPE_OTHER,
+	TRAFFIC_TYPES
+};
+extern const char *const traffic_type_names[TRAFFIC_TYPES]; /* "pod-to-pod" ... */
+
+enum set_kind {
+	SET_KIND_PAIR,      /* iface_index . iface_index: two ifindexes */
+	SET_KIND_INTERFACE, /* iface_index */
+	SET_KIND_ADDR4,     /* ipv4_addr */
+	SET_KIND_ADDR6,     /* ipv6_addr */
+	SET_KIND_PREFIX4,   /* ipv4_addr, interval */
+	SET_KIND_PREFIX6,   /* ipv6_addr, interval */
+	SET_KIND_PORT,      /* inet_service */
+};
+
+enum ruleset_set {
+	SET_PAIRS,    /* managed pairs (in, out): one side pod-side, the other an uplink; or a hairpin */
+	SET_HAIRPINS, /* the managed pairs whose two sides are one bridge: only DNATed flows */
+	SET_CHECKED_UPLINKS, /* uplinks that are not surely the way back to every source */
+	SET_LOCAL_PODS4,
+	SET_LOCAL_PODS6,
+	SET_REMOTE_PODS4,
+	SET_REMOTE_PODS6,
+	SET_PEER_NODES4,
+	SET_PEER_NODES6,
+	SET_NODE_ADDRESSES4, /* own addresses on which NodePorts answer */
+	SET_NODE_ADDRESSES6,
+	SET_CLUSTER_IPS4,
+	SET_CLUSTER_IPS6,
+	SET_LOADBALANCER_IPS4,
+	SET_LOADBALANCER_IPS6,
+	SET_EXTERNAL_IPS4,
+	SET_EXTERNAL_IPS6,
+	SET_NODEPORTS_TCP,
+	SET_NODEPORTS_UDP,
+	SET_EXCLUDED_IPS4, /* addresses of excluded Services (matched as original destination) */
+	SET_EXCLUDED_IPS6,
+	SET_EXCLUDED_NODEPORTS_TCP,
+	SET_EXCLUDED_NODEPORTS_UDP,
+	SET_EXCLUDED_CIDRS4, /* exclude.cidrs of the configuration */
+	SET_EXCLUDED_CIDRS6,
+	RULESET_SETS
+};
+
+struct set_schema {
+	const char *name; /* "pairs", "local-pods4", ... */
+	enum set_kind kind;
+};
+extern const struct set_schema ruleset_set_schema[RULESET_SETS];
+
+/*
+ * One element. Key bytes, zero padded: PAIR two ifindexes and INTERFACE one, big endian here (host order in
+ * the kernel); addresses and ports in network order. 'prefix_len' is used by PREFIX kinds only, else 0.
+ * Order: memcmp of the struct.
+ */
+struct set_element {
+	uint8_t key[16];
+	uint8_t prefix_len;
+};
+
+struct element_list {
+	struct set_element *items;
+	size_t n, cap;
+};
+
+/* Expressions of rules. Each is one piece of nft text and one libnftnl expression sequence. */
+enum rule_op {
+	OP_PAIR_IN_SET,    /* iif . oif @SET */
+	OP_IIF_IN_SET,     /* iif @SET */
+	OP_ORIGINAL,       /* ct direction original */
+	OP_UNMARKED,       /* meta mark 0 */
+	OP_NO_WAY_BACK,    /* fib saddr . iif oif missing */
+	OP_DNAT,           /* ct status dnat: destination was translated */
+	OP_NOT_DNAT,       /* its negation */
+	OP_TCP,            /* meta l4proto tcp */
+	OP_UDP,            /* meta l4proto udp */
+	OP_ESTABLISHED,    /* ct state established */
+	OP_SADDR,          /* ip[6] saddr @SET or VALUE */
+	OP_DADDR,          /* ip[6] daddr @SET or VALUE */
+	OP_ORIGINAL_DADDR, /* ct original ip[6] daddr @SET or VALUE */
+	OP_ORIGINAL_DPORT, /* ct original proto-dst @SET (a PORT set; needs OP_TCP or OP_UDP before it) */
+	OP_PACKETS,        /* ct packets 0 */
+	OP_FLOW_ADD,       /* flow add @fastpath */
+	OP_COUNT,          /* counter name TYPE */
+	OP_GOTO,           /* goto CHAIN */
+	OP_ACCEPT,         /* accept */
+};
+
+enum ruleset_chain {
+	CHAIN_FORWARD,
+	CHAIN_MANAGED,
+	CHAIN_INSERT,
+	CHAIN_CLASSIFY,
+	CHAIN_ACCOUNTING,
+	RULESET_CHAINS
+};
+extern const char *const ruleset_chain_names[RULESET_CHAINS];
+
+struct rule_expr {
+	enum rule_op op;
+	enum ruleset_set set;     /* ops with @SET, when 'value' has no family */
+	struct addr value;        /* OP_*ADDR: one address instead of a set; family 0: use 'set' */
+	enum traffic_type type;   /* OP_COUNT */
+	enum ruleset_chain chain; /* OP_GOTO */
+};
+
+#define RULE_EXPRS_MAX 8
+struct rule {
+	struct rule_expr exprs[RULE_EXPRS_MAX];
+	size_t n;
+};
+
+struct rule_list {
+	struct rule *items;
+	size_t n, cap;
+};
+
+/* Matches of a class rule and the type it stands for; the first class that matches a flow names its type. */
+struct class_rule {
+	struct rule match; /* matching ops only; all must hold */
+	enum traffic_type type;
+};
+
+struct device {
+	char name[IFNAMSIZ];
+	uint32_t ifindex;
+};
+
+struct ruleset {
+	bool present;           /* false: no table at all (acceleration disabled) */
+	struct device *devices; /* of the flowtable, sorted by name */
+	size_t n_devices, cap_devices;
+	struct device *links; /* names of the ifindexes in the sets, sorted by ifindex: for printing only */
+	size_t n_links, cap_links;
+	struct element_list sets[RULESET_SETS];
+	struct rule_list exclusions; /* matching ops only: flows that are not offloaded */
+	struct class_rule *classes;  /* in order of precedence */
+	size_t n_classes, cap_classes;
+	bool off[TRAFFIC_TYPES];
+	bool accounting;
+};
+
+void ruleset_done(struct ruleset *rs);
+void ruleset_copy(const struct ruleset *from, struct ruleset *ret);
+/* Sorts, drops duplicates and, in PREFIX sets, prefixes that another one covers (the kernel refuses overlaps,
+ * -EEXIST). */
+void ruleset_normalize(struct ruleset *rs);
+
+void ruleset_add_device(struct ruleset *rs, const char *name, uint32_t ifindex);
+void ruleset_add_link(struct ruleset *rs, const char *name, uint32_t ifindex);
+void ruleset_add_pair(struct ruleset *rs, enum ruleset_set set, uint32_t in, uint32_t out);
+void ruleset_add_interface(struct ruleset *rs, enum ruleset_set set, uint32_t ifindex);
+void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint16_t port);
+/* 'set4' is the IPv4 member of a pair of sets; an IPv6 value goes to the next set (set4 + 1). */
+void ruleset_add_addr(struct ruleset *rs, enum ruleset_set set4, const struct addr *a);
+void ruleset_add_prefix(struct ruleset *rs, enum ruleset_set set4, const struct prefix *p);
+/* Appends a class; 'exprs' are copied. */
+void ruleset_add_class(struct ruleset *rs, enum traffic_type type, const struct rule_expr *exprs, size_t n);
+void ruleset_add_exclusion(struct ruleset *rs, const struct rule_expr *exprs, size_t n);
+bool ruleset_has(const struct ruleset *rs, enum ruleset_set set,
+	const struct set_element *e); /* binary or prefix search */
+
+/* The rules of one chain as the programme above has them. The caller frees ret->items. */
+void ruleset_chain_rules(const struct ruleset *rs, enum ruleset_chain chain, struct rule_list *ret);
+
+/*
+ * nft text of the whole ruleset: `table inet slipstream { ... }` as nft 1.0.6 accepts it with -f; when not
+ * present, the two lines that make sure that there is none. Interfaces by name, quoted. Deterministic.
+ */
+void ruleset_print(const struct ruleset *rs, struct strbuf *out);
+/* One rule or element as nft text, for messages. */
+void rule_print(const struct rule *r, struct strbuf *out);
+void element_print(
+	const struct ruleset *rs, enum ruleset_set set, const struct set_element *e, struct strbuf *out);
+
+/* What differs, element by element: callback per difference, in order; used by backends and tests. */
+struct ruleset_diff_ops {
+	void (*device)(void *arg, const struct device *d, bool add); /* same name, other ifindex: add only */
+	void (*element)(void *arg, enum ruleset_set set, const struct set_element *e,
+		bool add);                                  /* removals of a set first */
+	void (*chain)(void *arg, enum ruleset_chain chain); /* its rules differ */
+	void *arg;
+};
+void ruleset_diff(const struct ruleset *from, const struct ruleset *to, const struct ruleset_diff_ops *ops);
+bool ruleset_equal(const struct ruleset *a, const struct ruleset *b);
+
+/* A connection, as conntrack tells it; see datapath/conntrack.h. */
+struct flow;
+/* The type that the kernel's classify chain counted this flow as: the same rules, evaluated on conntrack's
+ * tuples. */
+enum traffic_type ruleset_classify(const struct ruleset *rs, const struct flow *f);
+
+#endif
