@@ -96,6 +96,11 @@ bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *slice)
 bool cluster_delete(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
 
 void cluster_relist_begin(struct cluster *c, enum object_kind kind);
+/*
+ * Between begin and end: what is there under that name stays as it is although its new version could not be read. Returns
+ * false when nothing is there.
+ */
+bool cluster_relist_keep(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
 void cluster_relist_end(struct cluster *c, enum object_kind kind);
 void cluster_relist_abort(struct cluster *c, enum object_kind kind);
 
