@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "k8s/reflector.h"
+
+#include "base/mem.h"
+
+#include <string.h>
+
+enum state { WAITING, LISTING, WATCHING };
+
+struct reflector {
+	enum state state;
+	bool watch_next; /* WAITING: what to send at the deadline */
+	bool field_selector;
+	bool latest;       /* lists ask for "" until one succeeds */
+	bool opened;       /* WATCHING: answered */
+	unsigned events;   /* WATCHING: of this stream */
+	unsigned failures; /* watches in a row that failed at the server */
+	unsigned timeout_s;
+	uint64_t deadline;
+	uint64_t since; /* WATCHING: sent, then opened */
+	uint64_t backoff_ms;
+	uint64_t backoff_start;
+	char *version;      /* last seen, NULL before the first list */
+	char *list_version; /* LISTING: what the first page asked for */
+	char *cont;         /* LISTING: of the present page, NULL on the first */
+};
+
+struct reflector *reflector_new(bool field_selector)
+{
+	struct reflector *r = xcalloc(1, sizeof(*r));
+
+	r->field_selector = field_selector;
+	return r;
+}
+
+void reflector_free(struct reflector *r)
+{
+	if (!r)
+		return;
+	free(r->version);
+	free(r->list_version);
+	free(r->cont);
+	free(r);
+}
+
+static void set(char **field, const char *value)
+{
+	char *copy = value ? xstrdup(value) : NULL;
+
+	free(*field);
+	*field = copy;
+}
+
+static bool given(const char *s)
+{
+	return s && *s;
+}
+
+static void send_list(struct reflector *r, uint64_t now, struct reflector_output *out)
+{
+	r->state = LISTING;
+	r->deadline = now + REFLECTOR_LIST_LIMIT_MS;
+	out->actions |= REFLECTOR_SEND;
+	out->request = (struct reflector_request){
+		.version = r->cont ? NULL : r->list_version,
+		.cont = r->cont,
+		.field_selector = r->field_selector,
+	};
+}
+
+static void start_list(struct reflector *r, uint64_t now, struct reflector_output *out)
+{
+	set(&r->cont, NULL);
+	set(&r->list_version, r->latest ? "" : r->version ? r->version : "0");
+	out->actions |= REFLECTOR_RELIST_BEGIN;
+	send_list(r, now, out);
+}
+
+static void start_watch(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	const unsigned span = REFLECTOR_WATCH_MAX_S - REFLECTOR_WATCH_MIN_S + 1;
+
+	r->state = WATCHING;
+	r->opened = false;
+	r->events = 0;
+	r->since = now;
+	r->timeout_s = REFLECTOR_WATCH_MIN_S + (unsigned)(in->random * span);
+	r->deadline = now + REFLECTOR_ANSWER_LIMIT_MS;
+	out->actions |= REFLECTOR_SEND;
+	out->request = (struct reflector_request){
+		.watch = true,
+		.version = r->version,
+		.timeout_s = r->timeout_s,
+		.field_selector = r->field_selector,
+	};
+}
+
+/* Waits at least 'min_ms', then watches again or lists. */
+static void back_off(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, bool watch, uint64_t min_ms)
+{
+	uint64_t delay;
+
+	if (!r->backoff_ms || now - r->backoff_start > REFLECTOR_BACKOFF_RESET_MS)
+		r->backoff_ms = REFLECTOR_BACKOFF_MIN_MS;
+	else if (r->backoff_ms < REFLECTOR_BACKOFF_MAX_MS / 2)
+		r->backoff_ms *= 2;
+	else
+		r->backoff_ms = REFLECTOR_BACKOFF_MAX_MS;
+	r->backoff_start = now;
+	delay = r->backoff_ms + (uint64_t)(in->random * (double)r->backoff_ms);
+	r->state = WAITING;
+	r->watch_next = watch;
+	r->deadline = now + (delay > min_ms ? delay : min_ms);
+}
+
+/* The shortest wait that the answer itself asks for. */
+static uint64_t asked_wait(const struct reflector_input *in)
+{
+	uint64_t ms = (uint64_t)in->retry_after_s * 1000;
+
+	if (in->code == 403)
+		return REFLECTOR_BACKOFF_MAX_MS + (uint64_t)(in->random * REFLECTOR_BACKOFF_MAX_MS);
+	return ms < REFLECTOR_RETRY_AFTER_MAX_MS ? ms : REFLECTOR_RETRY_AFTER_MAX_MS;
+}
+
+static void list_failed(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	bool no_version = in->code == 410 || (in->code == 504 && in->version_too_large);
+
+	out->actions |= REFLECTOR_RELIST_ABORT;
+	if (in->code == 410 && r->cont) {
+		set(&r->cont, NULL);
+		out->actions |= REFLECTOR_RELIST_BEGIN;
+		send_list(r, now, out);
+	} else if (no_version && r->list_version[0]) {
+		r->latest = true;
+		start_list(r, now, out);
+	} else if (in->code == 400 && r->field_selector) {
+		r->field_selector = false;
+		start_list(r, now, out);
+	} else {
+		if (in->code == 401)
+			out->actions |= REFLECTOR_REREAD_TOKEN;
+		out->actions |= REFLECTOR_PROBLEM;
+		back_off(r, in, now, false, asked_wait(in));
+	}
+}
+
+static void list_done(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	if (in->code != 200 || in->cut || in->bad_body || !given(in->version)) {
+		list_failed(r, in, now, out);
+		return;
+	}
+	if (given(in->cont)) {
+		set(&r->cont, in->cont);
+		send_list(r, now, out);
+		return;
+	}
+	set(&r->version, in->version);
+	set(&r->cont, NULL);
+	r->latest = false;
+	r->failures = 0;
+	out->actions |= REFLECTOR_RELIST_END | REFLECTOR_HEALTHY;
+	start_watch(r, in, now, out);
+}
+
+/* A watch refused by a status, or ended by an ERROR event with such a code. */
+static void watch_failed(struct reflector *r, const struct reflector_input *in, uint64_t now, bool event,
+	struct reflector_output *out)
+{
+	bool watch_again;
+
+	if (in->code == 410) {
+		back_off(r, in, now, false, 0);
+		return;
+	}
+	if (in->code == 504 && in->version_too_large) {
+		r->latest = true;
+		back_off(r, in, now, false, 0);
+		return;
+	}
+	if (in->code == 400 && r->field_selector && !event) {
+		r->field_selector = false;
+		start_watch(r, in, now, out);
+		return;
+	}
+	out->actions |= REFLECTOR_PROBLEM;
+	if (in->code == 401)
+		out->actions |= REFLECTOR_REREAD_TOKEN;
+	if (in->code == 0 || in->code == 429 || in->code == 401 || in->code == 403)
+		watch_again = true;
+	else if (event || (in->code < 500 && in->code != 200))
+		watch_again = false;
+	else
+		watch_again = ++r->failures < REFLECTOR_WATCH_FAILURES;
+	if (!watch_again)
+		r->failures = 0;
+	back_off(r, in, now, watch_again, asked_wait(in));
+}
+
+static void watch_done(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	if (in->code != 200 || in->bad_body)
+		watch_failed(r, in, now, false, out);
+	else if (!r->events && now - r->since < REFLECTOR_SHORT_WATCH_MS)
+		back_off(r, in, now, true, 0);
+	else
+		start_watch(r, in, now, out);
+}
+
+static void tick(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	if (now < r->deadline)
+		return;
+	switch (r->state) {
+	case WAITING:
+		if (r->watch_next)
+			start_watch(r, in, now, out);
+		else
+			start_list(r, now, out);
+		break;
+	case LISTING:
+		out->actions |= REFLECTOR_CANCEL | REFLECTOR_RELIST_ABORT | REFLECTOR_PROBLEM;
+		back_off(r, in, now, false, 0);
+		break;
+	case WATCHING:
+		out->actions |= REFLECTOR_CANCEL;
+		if (r->opened) {
+			start_watch(r, in, now, out);
+		} else {
+			out->actions |= REFLECTOR_PROBLEM;
+			back_off(r, in, now, true, 0);
+		}
+		break;
+	}
+}
+
+static void watch_event(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	if (in->event == REFLECTOR_ERROR) {
+		out->actions |= REFLECTOR_CANCEL;
+		watch_failed(r, in, now, true, out);
+		return;
+	}
+	r->events++;
+	r->failures = 0;
+	if (given(in->version))
+		set(&r->version, in->version);
+}
+
+void reflector_step(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	memset(out, 0, sizeof(*out));
+	switch (in->kind) {
+	case REFLECTOR_TICK:
+		tick(r, in, now, out);
+		break;
+	case REFLECTOR_OPENED:
+		if (r->state != WATCHING)
+			break;
+		r->opened = true;
+		r->since = now;
+		r->deadline = now + (uint64_t)r->timeout_s * 1000 + REFLECTOR_WATCH_SLACK_MS;
+		out->actions |= REFLECTOR_HEALTHY;
+		break;
+	case REFLECTOR_EVENT:
+		if (r->state == WATCHING)
+			watch_event(r, in, now, out);
+		break;
+	case REFLECTOR_DONE:
+		if (r->state == LISTING)
+			list_done(r, in, now, out);
+		else if (r->state == WATCHING)
+			watch_done(r, in, now, out);
+		break;
+	}
+	out->deadline = r->deadline;
+}

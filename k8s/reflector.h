@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef K8S_REFLECTOR_H
+#define K8S_REFLECTOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * reflector: list, then watch, one resource; the state machine alone.
+ *
+ * Pure: no clock, no descriptor, no random numbers of its own. The owner tells it what happened (struct reflector_input,
+ * with the present time) and does what it answers (struct reflector_output). This header is the reference for how
+ * slipstream behaves towards an API server. Where it says client-go, tools/cache/reflector.go of client-go 32ce75a7 does
+ * the same.
+ *
+ * LIST. The first asks for resourceVersion=0 (whatever the watch cache holds, client-go). A relist asks for the last seen
+ *	one (never back in time, still the cache), and for "" (quorum read) once the server said that it does not have that
+ *	version: 410, or 504 with cause ResourceVersionTooLarge; it does so at once, and until a list has succeeded. No limit
+ *	is asked for; a `continue` is followed, without a resourceVersion. 410 on a later page: one full list at the version
+ *	first asked for (client-go, pager.FullListIfExpired). The replica's swap is atomic: RELIST_BEGIN before the first
+ *	page, RELIST_END after the last, RELIST_ABORT on any failure, and then nothing was removed.
+ * WATCH. From the list's version, with allowWatchBookmarks and timeoutSeconds drawn from [300, 600] (client-go). Each event,
+ *	bookmarks too, moves the version. The end of the stream, clean or cut, is answered by the next watch at once and at the
+ *	same version; not so when it lasted under a second and brought nothing: then after the backoff (client-go calls that
+ *	a very short watch; loops of proxies).
+ * Failures. Versions are opaque strings and are kept through all of them:
+ *	410 on a watch, as status or ERROR event		relist after the backoff
+ *	504 ResourceVersionTooLarge on a watch			the same with ""
+ *	no answer, 429, 401, 403				the same request after the backoff
+ *	5xx, or a body that is not what it should be		the same; a watch relists at the 5th in a row
+ *	other ERROR events, other statuses			relist after the backoff (client-go)
+ *	400 while a field selector is sent			the same at once without it, for good: servers before 1.31 know
+ *								no spec.clusterIP selector (kubernetes PR 126769)
+ *	401							the token is read again first
+ *	403							every 30 to 60 s: somebody has to grant it
+ *	Retry-After						the longer of it and the backoff, at most 5 minutes
+ * Backoff. 0.8 s doubling to 30 s, times a random factor in [1, 2); starts over when the last one began more than 2 minutes
+ *	ago (client-go).
+ * Deadlines. A LIST page may take 90 s (kube-apiserver ends requests after --request-timeout, 60 s), the answer to a WATCH 60 s,
+ *	the stream its timeoutSeconds and 30 s. Dead peers are the transport's business.
+ */
+#define REFLECTOR_BACKOFF_MIN_MS 800
+#define REFLECTOR_BACKOFF_MAX_MS 30000
+#define REFLECTOR_BACKOFF_RESET_MS 120000
+#define REFLECTOR_RETRY_AFTER_MAX_MS 300000
+#define REFLECTOR_WATCH_MIN_S 300
+#define REFLECTOR_WATCH_MAX_S 600
+#define REFLECTOR_SHORT_WATCH_MS 1000
+#define REFLECTOR_LIST_LIMIT_MS 90000
+#define REFLECTOR_ANSWER_LIMIT_MS 60000
+#define REFLECTOR_WATCH_SLACK_MS 30000
+#define REFLECTOR_WATCH_FAILURES 5
+
+enum reflector_input_kind {
+	REFLECTOR_TICK,   /* the deadline has come (earlier ticks do nothing), or the start */
+	REFLECTOR_OPENED, /* the request was answered with 200; its body follows */
+	REFLECTOR_EVENT,  /* one event of a watch */
+	REFLECTOR_DONE,   /* the request is over: answered in full, refused, or failed */
+};
+
+enum reflector_event { REFLECTOR_ADDED, REFLECTOR_MODIFIED, REFLECTOR_DELETED, REFLECTOR_BOOKMARK, REFLECTOR_ERROR };
+
+struct reflector_input {
+	enum reflector_input_kind kind;
+	double random; /* in [0, 1), a new one each time */
+	/* EVENT */
+	enum reflector_event event;
+	/* DONE: the answer's HTTP status, 0 when there was none; EVENT ERROR: the code of its Status object */
+	unsigned code;
+	bool version_too_large;   /* with 504: the Status has the cause ResourceVersionTooLarge */
+	unsigned retry_after_s;   /* 0: none */
+	/* DONE with 200 */
+	bool cut;      /* the transport failed within the body */
+	bool bad_body; /* the body was not JSON of the right shape, or too large */
+	/* EVENT: the object's resourceVersion. DONE of a LIST: that of the list. NULL or "": none was given */
+	const char *version;
+	const char *cont; /* DONE of a LIST: metadata.continue, NULL or "": the last page */
+};
+
+enum reflector_action { /* done in this order */
+	REFLECTOR_CANCEL = 1 << 0,       /* drop the present request; no DONE is wanted for it */
+	REFLECTOR_RELIST_ABORT = 1 << 1,
+	REFLECTOR_RELIST_END = 1 << 2,
+	REFLECTOR_RELIST_BEGIN = 1 << 3,
+	REFLECTOR_REREAD_TOKEN = 1 << 4,
+	REFLECTOR_SEND = 1 << 5,         /* 'request' */
+	REFLECTOR_HEALTHY = 1 << 6,      /* whatever problem was reported is over */
+	REFLECTOR_PROBLEM = 1 << 7,      /* the input was a failure that an operator should know of */
+};
+
+struct reflector_request {
+	bool watch;
+	const char *version;  /* resourceVersion; "" sends none. NULL: none, this continues a list. Valid until the next step */
+	const char *cont;     /* continue, or NULL */
+	unsigned timeout_s;   /* watch: timeoutSeconds */
+	bool field_selector;  /* send it */
+};
+
+struct reflector_output {
+	unsigned actions;
+	struct reflector_request request;
+	uint64_t deadline; /* tick at this time (milliseconds, the owner's clock) unless another input comes first */
+};
+
+struct reflector;
+
+/* 'field_selector': the resource has one to be sent until refused. The first TICK sends the first LIST. */
+struct reflector *reflector_new(bool field_selector);
+void reflector_free(struct reflector *r);
+/* 'now' in milliseconds, never going back. Fills '*out'. */
+void reflector_step(struct reflector *r, const struct reflector_input *in, uint64_t now,
+	struct reflector_output *out);
+
+#endif
