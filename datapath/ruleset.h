@@ -20,18 +20,23 @@
  *
  * The programme (table inet slipstream):
  *
- *   flowtable fastpath   hook ingress priority 0, 'devices', counter
- *   counter TYPE         one named counter per traffic type: inserts of that type
- *   set NAME             every set of enum ruleset_set, always all of them
- *   chain forward        hook forward priority 300, behind every policy chain:
- *                          iif . oif @pairs ct direction original meta mark 0 goto managed (or insert, if
- * managed is empty) chain managed        what must not be offloaded; each part only while there is a need for
- * it: iif @checked-uplinks fib saddr . iif oif missing accept iif . oif @hairpins ct status & dnat == 0
- * accept EXCLUSION accept ... CLASS accept (type switched off) or goto insert (type on), in class order,
- * while any type is off goto insert, or accept if `other` is off chain insert         meta l4proto tcp flow
- * add @fastpath goto classify meta l4proto udp ct state established flow add @fastpath goto classify chain
- * classify       CLASS counter name TYPE accept ..., then counter name other chain accounting     never
- * reached: ct packets 0 accept (turns nf_conntrack_acct on), if 'accounting'
+ * flowtable fastpath: hook ingress priority 0, 'devices', counter
+ * counter TYPE: one named counter per traffic type: inserts of that type
+ * set NAME: every set of enum ruleset_set, always all of them
+ * chain forward: hook forward priority 300, behind every policy chain
+ *   - iif . oif @pairs ct direction original meta mark 0 goto managed (accelerate, if managed is empty)
+ * chain managed: what must not be offloaded; each part only while there is a need for it
+ *   - iif @checked-uplinks fib saddr . iif oif missing accept
+ *   - iif . oif @hairpins ct status & dnat == 0 accept
+ *   - EXCLUSION accept, for each
+ *   - while any type is off: CLASS accept (off) or goto accelerate (on), in class order; the last ones are
+ *     left out where they do what the chain's end does
+ *   - goto accelerate, or accept if `other` is off
+ * chain accelerate (`insert` and `offload` are words of nft's grammar and cannot name a chain):
+ *   - meta l4proto tcp flow add @fastpath goto classify
+ *   - meta l4proto udp ct state established flow add @fastpath goto classify
+ * chain classify: CLASS counter name TYPE accept, for each, then counter name other
+ * chain accounting: never reached; if 'accounting': ct packets 0 accept (turns nf_conntrack_acct on)
  *
  * Why so: measurements (front, order, classification behind the insert). `ct direction original` in the front
  * means that packet addresses behind it belong to the original direction of the connection, so they are
@@ -143,7 +148,7 @@ enum rule_op {
 enum ruleset_chain {
 	CHAIN_FORWARD,
 	CHAIN_MANAGED,
-	CHAIN_INSERT,
+	CHAIN_INSERT, /* "accelerate" */
 	CHAIN_CLASSIFY,
 	CHAIN_ACCOUNTING,
 	RULESET_CHAINS
@@ -159,6 +164,7 @@ struct rule_expr {
 };
 
 #define RULE_EXPRS_MAX 8
+#define RULE_MATCHES_MAX 6 /* of a class or an exclusion: a counter and a verdict come behind */
 struct rule {
 	struct rule_expr exprs[RULE_EXPRS_MAX];
 	size_t n;
@@ -205,21 +211,27 @@ void ruleset_add_link(struct ruleset *rs, const char *name, uint32_t ifindex);
 void ruleset_add_pair(struct ruleset *rs, enum ruleset_set set, uint32_t in, uint32_t out);
 void ruleset_add_interface(struct ruleset *rs, enum ruleset_set set, uint32_t ifindex);
 void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint16_t port);
-/* 'set4' is the IPv4 member of a pair of sets; an IPv6 value goes to the next set (set4 + 1). */
+/*
+ * 'set4' is the IPv4 member of a pair of sets; an IPv6 value goes to the next set (set4 + 1), no address
+ * (family 0) nowhere. An address in a PREFIX set is its full-length prefix; a shorter prefix in a set of
+ * addresses aborts.
+ */
 void ruleset_add_addr(struct ruleset *rs, enum ruleset_set set4, const struct addr *a);
 void ruleset_add_prefix(struct ruleset *rs, enum ruleset_set set4, const struct prefix *p);
-/* Appends a class; 'exprs' are copied. */
+/* Appends a class (an exclusion) of at most RULE_MATCHES_MAX matches, more abort; 'exprs' are copied. */
 void ruleset_add_class(struct ruleset *rs, enum traffic_type type, const struct rule_expr *exprs, size_t n);
 void ruleset_add_exclusion(struct ruleset *rs, const struct rule_expr *exprs, size_t n);
-bool ruleset_has(const struct ruleset *rs, enum ruleset_set set,
-	const struct set_element *e); /* binary or prefix search */
+/* Binary search in a normalized ruleset; in a PREFIX set: whether an element covers 'e'. */
+bool ruleset_has(const struct ruleset *rs, enum ruleset_set set, const struct set_element *e);
 
-/* The rules of one chain as the programme above has them. The caller frees ret->items. */
+/* The rules of one chain as the programme has them; none when not present. The caller frees ret->items. */
 void ruleset_chain_rules(const struct ruleset *rs, enum ruleset_chain chain, struct rule_list *ret);
 
 /*
  * nft text of the whole ruleset: `table inet slipstream { ... }` as nft 1.0.6 accepts it with -f; when not
- * present, the two lines that make sure that there is none. Interfaces by name, quoted. Deterministic.
+ * present, the two lines that make sure that there is none. Interfaces by name, quoted; an ifindex without a
+ * link of that name as a number; a device whose name has a quote, which nft cannot say, is left out.
+ * Deterministic. Needs a normalized ruleset.
  */
 void ruleset_print(const struct ruleset *rs, struct strbuf *out);
 /* One rule or element as nft text, for messages. */
@@ -227,7 +239,11 @@ void rule_print(const struct rule *r, struct strbuf *out);
 void element_print(
 	const struct ruleset *rs, enum ruleset_set set, const struct set_element *e, struct strbuf *out);
 
-/* What differs, element by element: callback per difference, in order; used by backends and tests. */
+/*
+ * What differs, element by element: callback per difference (NULL: not wanted), devices first, then sets,
+ * then chains. Both must be normalized. One that is not present counts as empty; that difference itself has
+ * no callback. 'links' and how a chain came to its rules do not count.
+ */
 struct ruleset_diff_ops {
 	void (*device)(void *arg, const struct device *d, bool add); /* same name, other ifindex: add only */
 	void (*element)(void *arg, enum ruleset_set set, const struct set_element *e,
@@ -236,12 +252,16 @@ struct ruleset_diff_ops {
 	void *arg;
 };
 void ruleset_diff(const struct ruleset *from, const struct ruleset *to, const struct ruleset_diff_ops *ops);
+/* Both present with nothing that differs, or both not present. */
 bool ruleset_equal(const struct ruleset *a, const struct ruleset *b);
 
 /* A connection, as conntrack tells it; see datapath/conntrack.h. */
 struct flow;
-/* The type that the kernel's classify chain counted this flow as: the same rules, evaluated on conntrack's
- * tuples. */
+/*
+ * The type that the kernel's classify chain counted this flow as: the same rules, evaluated on conntrack's
+ * tuples. Conntrack tells no interfaces: a class that matches on them never holds here. Needs a normalized
+ * ruleset.
+ */
 enum traffic_type ruleset_classify(const struct ruleset *rs, const struct flow *f);
 
 #endif
