@@ -107,6 +107,16 @@ static bool rule_equal(const struct rule *a, const struct rule *b)
 	return true;
 }
 
+bool rule_list_equal(const struct rule_list *a, const struct rule_list *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (size_t i = 0; i < a->n; i++)
+		if (!rule_equal(&a->items[i], &b->items[i]))
+			return false;
+	return true;
+}
+
 static bool chain_equal(const struct ruleset *from, const struct ruleset *to, enum ruleset_chain chain)
 {
 	struct rule_list a, b;
@@ -114,9 +124,7 @@ static bool chain_equal(const struct ruleset *from, const struct ruleset *to, en
 
 	ruleset_chain_rules(from, chain, &a);
 	ruleset_chain_rules(to, chain, &b);
-	equal = a.n == b.n;
-	for (size_t i = 0; equal && i < a.n; i++)
-		equal = rule_equal(&a.items[i], &b.items[i]);
+	equal = rule_list_equal(&a, &b);
 	free(a.items);
 	free(b.items);
 	return equal;
