@@ -129,6 +129,35 @@ static bool key_is(const char *key, size_t len, const char *name, size_t name_le
 }
 #define KEY_IS(key, len, literal) key_is(key, len, literal, sizeof(literal) - 1)
 
+/* Members that no decoder reads; those of endpoints and of Nodes' status are most of what json-c would have
+ * to build. */
+static bool unwanted(const char *key, size_t len)
+{
+	switch (len) {
+	case 4:
+		return KEY_IS(key, len, "zone");
+	case 5:
+		return KEY_IS(key, len, "hints");
+	case 6:
+		return KEY_IS(key, len, "images");
+	case 8:
+		return KEY_IS(key, len, "nodeName") || KEY_IS(key, len, "nodeInfo") ||
+		       KEY_IS(key, len, "capacity");
+	case 9:
+		return KEY_IS(key, len, "targetRef");
+	case 11:
+		return KEY_IS(key, len, "allocatable");
+	case 12:
+		return KEY_IS(key, len, "volumesInUse");
+	case 13:
+		return KEY_IS(key, len, "managedFields");
+	case 15:
+		return KEY_IS(key, len, "ownerReferences") || KEY_IS(key, len, "volumesAttached");
+	default:
+		return false;
+	}
+}
+
 /* A member's name has ended: 'key' is what of it came with this feed, 'p' behind the closing quote. */
 static int key_end(struct json_split *s, const char *key, size_t len, const char *p)
 {
@@ -143,7 +172,7 @@ static int key_end(struct json_split *s, const char *key, size_t len, const char
 		}
 		len += s->key_len;
 	}
-	if (KEY_IS(key, len, "managedFields") || KEY_IS(key, len, "images")) {
+	if (unwanted(key, len)) {
 		s->skip_depth = s->depth;
 		return drop_member(s, p);
 	}
