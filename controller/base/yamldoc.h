@@ -12,7 +12,8 @@
  *
  * For files that people write (configuration, kubeconfig, manifests): the reader needs lines for its errors and must see
  * duplicate keys, which are an error here (YAML 1.2, 3.2.1.3). Anchors and aliases are resolved; a document that expands
- * to more than a million nodes is refused. JSON is a subset and is read as well.
+ * to more than a million nodes is refused, and so are merge keys (<<, not in YAML 1.2) and tags outside of the core schema.
+ * JSON is a subset and is read as well.
  *
  * Ownership: the document owns all nodes and texts; they are valid until yamldoc_free().
  */
@@ -50,7 +51,7 @@ void yamldoc_free(struct yaml_stream *s);
 
 /* A mapping's value of 'key', NULL when absent or 'map' is NULL or not a mapping. */
 const struct yaml_node *yaml_get(const struct yaml_node *map, const char *key);
-/* The text of a scalar, NULL when 'node' is NULL or not a scalar. An unquoted null or ~ is NULL, too. */
+/* The text of a scalar, NULL when 'node' is NULL or not a scalar. An unquoted null, ~ or nothing is NULL, too. */
 const char *yaml_text(const struct yaml_node *node);
 
 #endif
