@@ -27,7 +27,8 @@ struct json_object;
 void api_status_read(struct json_object *json, struct api_status *ret);
 void api_status_parse(const char *body, size_t len, struct api_status *ret);
 
-/* The words for a status code (of HTTP, or of an ERROR event) on listing or watching 'kind', and its class. */
+/* The words for a status code (of HTTP, or of an ERROR event) on listing or watching 'kind', and its class.
+ */
 enum source_failure api_error(const struct kubeconfig *k, enum object_kind kind, bool watch, unsigned code,
 	const struct api_status *status, struct error *err);
 

@@ -43,9 +43,10 @@ struct resource {
 	bool dirty;                         /* 'changed' is to be called for it */
 	char *list_version, *list_continue; /* of the page under way */
 	struct source_resource_status status;
-	enum source_failure told; /* last problem told, with 'told_text' at 'told_at' */
-	char *told_text;
+	/* The last problem: SOURCE_FAILURES when there was none yet. */
+	enum source_failure told;
 	uint64_t told_at;
+	char *object_told; /* the last one about an object */
 };
 
 struct api_source {
@@ -110,13 +111,16 @@ static void step(struct resource *r, struct reflector_input *in, const struct pr
 
 /* --- problems --- */
 
-static bool told_by_other(const struct resource *r, enum source_failure failure, const char *what)
+/* A problem of the server, not of one resource, that another resource has told. */
+static bool told_by_other(const struct resource *r, enum source_failure failure)
 {
+	if (failure != SOURCE_FAILURE_CONNECT && failure != SOURCE_FAILURE_TLS &&
+		failure != SOURCE_FAILURE_UNAUTHORIZED)
+		return false;
 	for (size_t i = 0; i < OBJECT_KINDS; i++) {
 		const struct resource *o = &r->s->resources[i];
 
-		if (o != r && o->status.problem[0] && o->told_text && o->told == failure &&
-			!strcmp(o->told_text, what))
+		if (o != r && o->status.problem[0] && o->told == failure)
 			return true;
 	}
 	return false;
@@ -126,35 +130,28 @@ static bool told_by_other(const struct resource *r, enum source_failure failure,
 static void note_problem(struct resource *r, enum source_failure failure, const struct error *err)
 {
 	uint64_t now = now_ms();
-	bool same = r->told_text && r->told == failure && !strcmp(r->told_text, err->what);
-	bool news = !(same && (r->status.problem[0] || now - r->told_at < TELL_AGAIN_MS)) &&
-		    !told_by_other(r, failure, err->what);
+	bool same = r->told == failure && (r->status.problem[0] || now - r->told_at < TELL_AGAIN_MS);
+	bool news = !same && !told_by_other(r, failure);
 
 	snprintf(r->status.problem, sizeof(r->status.problem), "%s", error_text(err));
-	if (!same) {
-		free(r->told_text);
-		r->told_text = xstrdup(err->what);
-		r->told = failure;
-	}
+	r->told = failure;
 	r->told_at = now;
 	if (news && r->s->cb.problem)
 		r->s->cb.problem(r->s->cb.arg, err);
 }
 
+/* Not a state of the watch, which goes on: told once for each wording. */
 static void bad_object(struct resource *r, const struct error *err)
 {
 	struct error copy = *err;
 
 	r->s->failures[SOURCE_FAILURE_OBJECT]++;
+	if (r->object_told && !strcmp(r->object_told, copy.what))
+		return;
 	if (!copy.object[0])
 		snprintf(copy.object, sizeof(copy.object), "%s", object_kind_names[r->kind]);
-	/* Not a state of the watch, which goes on: told once for each wording. */
-	if (r->told_text && !strcmp(r->told_text, copy.what))
-		return;
-	free(r->told_text);
-	r->told_text = xstrdup(copy.what);
-	r->told = SOURCE_FAILURE_OBJECT;
-	r->told_at = now_ms();
+	free(r->object_told);
+	r->object_told = xstrdup(copy.what);
 	if (r->s->cb.problem)
 		r->s->cb.problem(r->s->cb.arg, &copy);
 }
@@ -577,7 +574,7 @@ static void api_free(struct source *source)
 			cluster_relist_abort(s->cluster, r->kind);
 		forget_answer(r);
 		reflector_free(r->reflector);
-		free(r->told_text);
+		free(r->object_told);
 	}
 	kubeconfig_done(&s->kubeconfig);
 	free(s);
@@ -593,6 +590,7 @@ static void start_resource(struct api_source *s, enum object_kind kind)
 	r->s = s;
 	r->kind = kind;
 	r->status.watched = true;
+	r->told = SOURCE_FAILURES;
 	r->reflector = reflector_new(resources[kind].field_selector != NULL);
 	evtimer_assign(&r->timer, s->base, on_timer, r);
 	event_add(&r->timer, &at_once);

@@ -11,9 +11,10 @@
 /*
  * credentials: the present contents of what a kubeconfig names as files.
  *
- * Looked at when a request starts, never by a timer: a token file is read again when it was read more than a minute ago (client-go's
- * interval; the kubelet rotates at 80 % of a life of an hour) or after a 401; certificates when stat(2) shows another file. What
- * cannot be read keeps its last good contents. Secrets are overwritten before their memory is given back.
+ * Looked at when a request starts, never by a timer: a token file is read again when it was read more than a
+ * minute ago (client-go's interval; the kubelet rotates at 80 % of a life of an hour) or after a 401;
+ * certificates when stat(2) shows another file. What cannot be read keeps its last good contents. Secrets are
+ * overwritten before their memory is given back.
  */
 #define CREDENTIALS_TOKEN_MS 60000
 
@@ -29,9 +30,10 @@ struct credentials {
 };
 
 /*
- * Reads what has to be read at 'now' (milliseconds, monotonic); 'token_refused': the server said 401 since the last call.
- * Returns 0, or the first error while all the rest is still done; what failed keeps its last contents. On a zeroed struct
- * a failure means that there is nothing to work with. -EINVAL: not PEM, or a token with characters that no header can have.
+ * Reads what has to be read at 'now' (milliseconds, monotonic); 'token_refused': the server said 401 since
+ * the last call. Returns 0, or the first error while all the rest is still done; what failed keeps its last
+ * contents. On a zeroed struct a failure means that there is nothing to work with. -EINVAL: not PEM, or a
+ * token with characters that no header can have.
  */
 int credentials_refresh(struct credentials *c, const struct kubeconfig *k, uint64_t now, bool token_refused,
 	struct error *err);

@@ -8,13 +8,15 @@
 #include <stddef.h>
 
 /*
- * kubeconfig: where the API server is and how to be let in, from a kubeconfig file's current context or from what a pod
- * is given. Read once, at the start; what it names as files is read by credentials.h, again and again.
+ * kubeconfig: where the API server is and how to be let in, from a kubeconfig file's current context or from
+ * what a pod is given. Read once, at the start; what it names as files is read by credentials.h, again and
+ * again.
  *
- * Read: current-context; cluster {server, certificate-authority(-data), insecure-skip-tls-verify, tls-server-name, proxy-url};
- * user {token, tokenFile, client-certificate(-data), client-key(-data)}. As with client-go data wins over a file of the same
- * kind, tokenFile over token, and file names are relative to the kubeconfig's folder. exec, auth-provider, username/password
- * and impersonation are refused with the line that has them; unknown keys are ignored, as other clients have more.
+ * Read: current-context; cluster {server, certificate-authority(-data), insecure-skip-tls-verify,
+ * tls-server-name, proxy-url}; user {token, tokenFile, client-certificate(-data), client-key(-data)}. As with
+ * client-go data wins over a file of the same kind, tokenFile over token, and file names are relative to the
+ * kubeconfig's folder. exec, auth-provider, username/password and impersonation are refused with the line
+ * that has them; unknown keys are ignored, as other clients have more.
  */
 struct kubeconfig_file { /* one PEM, inline or as a file; both empty: none */
 	char *path;
@@ -24,12 +26,12 @@ struct kubeconfig_file { /* one PEM, inline or as a file; both empty: none */
 };
 
 struct kubeconfig {
-	char *origin;          /* "kubeconfig PATH" or "in-cluster credentials", for messages */
-	char *server;          /* https://HOST[:PORT][/PATH], no trailing slash */
-	char *server_where;    /* "FILE:LINE", or the environment variable */
-	char *tls_server_name; /* NULL: the server's host */
-	char *proxy_url;       /* NULL: from the environment */
-	bool insecure;         /* certificates are not checked */
+	char *origin;                /* "kubeconfig PATH" or "in-cluster credentials", for messages */
+	char *server;                /* https://HOST[:PORT][/PATH], no trailing slash */
+	char *server_where;          /* "FILE:LINE", or the environment variable */
+	char *tls_server_name;       /* NULL: the server's host */
+	char *proxy_url;             /* NULL: from the environment */
+	bool insecure;               /* certificates are not checked */
 	struct kubeconfig_file ca;   /* empty: the system's */
 	struct kubeconfig_file cert; /* with 'key' or empty */
 	struct kubeconfig_file key;
@@ -39,11 +41,12 @@ struct kubeconfig {
 
 /*
  * Finds and reads: 'path' if not NULL, else $KUBECONFIG (one file), else in-cluster credentials where
- * $KUBERNETES_SERVICE_HOST is set, else ~/.kube/config. In-cluster: https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT, and
- * token and ca.crt in /var/run/secrets/kubernetes.io/serviceaccount or $SLIPSTREAM_SERVICEACCOUNT.
+ * $KUBERNETES_SERVICE_HOST is set, else ~/.kube/config. In-cluster:
+ * https://$KUBERNETES_SERVICE_HOST:$KUBERNETES_SERVICE_PORT, and token and ca.crt in
+ * /var/run/secrets/kubernetes.io/serviceaccount or $SLIPSTREAM_SERVICEACCOUNT.
  *
- * On failure '*ret' is zeroed and 'err' names file and line: -ENOENT nothing found, -EINVAL bad content, -ENOTSUP an
- * authentication that is not supported, or what reading the file gave.
+ * On failure '*ret' is zeroed and 'err' names file and line: -ENOENT nothing found, -EINVAL bad content,
+ * -ENOTSUP an authentication that is not supported, or what reading the file gave.
  */
 int kubeconfig_find(const char *path, struct kubeconfig *ret, struct error *err);
 void kubeconfig_done(struct kubeconfig *k);

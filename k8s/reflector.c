@@ -7,6 +7,11 @@
 
 enum state { WAITING, LISTING, WATCHING };
 
+struct backoff {
+	uint64_t ms; /* the last one, 0: none yet */
+	uint64_t start;
+};
+
 struct reflector {
 	enum state state;
 	bool watch_next; /* WAITING: what to send at the deadline */
@@ -18,8 +23,8 @@ struct reflector {
 	unsigned timeout_s;
 	uint64_t deadline;
 	uint64_t since; /* WATCHING: sent, then opened */
-	uint64_t backoff_ms;
-	uint64_t backoff_start;
+	struct backoff failed;
+	struct backoff expired;
 	char *version;      /* last seen, NULL before the first list */
 	char *list_version; /* LISTING: what the first page asked for */
 	char *cont;         /* LISTING: of the present page, NULL on the first */
@@ -96,23 +101,35 @@ static void start_watch(
 	};
 }
 
+static uint64_t next_delay(struct backoff *b, double random, uint64_t now)
+{
+	if (!b->ms || now - b->start > REFLECTOR_BACKOFF_RESET_MS)
+		b->ms = REFLECTOR_BACKOFF_MIN_MS;
+	else if (b->ms < REFLECTOR_BACKOFF_MAX_MS / 2)
+		b->ms *= 2;
+	else
+		b->ms = REFLECTOR_BACKOFF_MAX_MS;
+	b->start = now;
+	return b->ms + (uint64_t)(random * (double)b->ms);
+}
+
 /* Waits at least 'min_ms', then watches again or lists. */
 static void back_off(
 	struct reflector *r, const struct reflector_input *in, uint64_t now, bool watch, uint64_t min_ms)
 {
-	uint64_t delay;
+	uint64_t delay = next_delay(&r->failed, in->random, now);
 
-	if (!r->backoff_ms || now - r->backoff_start > REFLECTOR_BACKOFF_RESET_MS)
-		r->backoff_ms = REFLECTOR_BACKOFF_MIN_MS;
-	else if (r->backoff_ms < REFLECTOR_BACKOFF_MAX_MS / 2)
-		r->backoff_ms *= 2;
-	else
-		r->backoff_ms = REFLECTOR_BACKOFF_MAX_MS;
-	r->backoff_start = now;
-	delay = r->backoff_ms + (uint64_t)(in->random * (double)r->backoff_ms);
 	r->state = WAITING;
 	r->watch_next = watch;
 	r->deadline = now + (delay > min_ms ? delay : min_ms);
+}
+
+/* The server has forgotten the version: an answer of a healthy one, whatever went before. */
+static void expire(struct reflector *r, const struct reflector_input *in, uint64_t now)
+{
+	r->state = WAITING;
+	r->watch_next = false;
+	r->deadline = now + next_delay(&r->expired, in->random, now);
 }
 
 /* The shortest wait that the answer itself asks for. */
@@ -176,12 +193,12 @@ static void watch_failed(struct reflector *r, const struct reflector_input *in, 
 	bool watch_again;
 
 	if (in->code == 410) {
-		back_off(r, in, now, false, 0);
+		expire(r, in, now);
 		return;
 	}
 	if (in->code == 504 && in->version_too_large) {
 		r->latest = true;
-		back_off(r, in, now, false, 0);
+		expire(r, in, now);
 		return;
 	}
 	if (in->code == 400 && r->field_selector && !event) {

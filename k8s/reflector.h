@@ -8,36 +8,47 @@
 /*
  * reflector: list, then watch, one resource; the state machine alone.
  *
- * Pure: no clock, no descriptor, no random numbers of its own. The owner tells it what happened (struct reflector_input,
- * with the present time) and does what it answers (struct reflector_output). This header is the reference for how
- * slipstream behaves towards an API server. Where it says client-go, tools/cache/reflector.go of client-go 32ce75a7 does
- * the same.
+ * Pure: no clock, no descriptor, no random numbers of its own. The owner tells it what happened (struct
+ * reflector_input, with the present time) and does what it answers (struct reflector_output). This header is
+ * the reference for how slipstream behaves towards an API server. "client-go" marks what
+ * tools/cache/reflector.go of client-go 32ce75a7 does as well.
  *
- * LIST. The first asks for resourceVersion=0 (whatever the watch cache holds, client-go). A relist asks for the last seen
- *	one (never back in time, still the cache), and for "" (quorum read) once the server said that it does not have that
- *	version: 410, or 504 with cause ResourceVersionTooLarge; it does so at once, and until a list has succeeded. No limit
- *	is asked for; a `continue` is followed, without a resourceVersion. 410 on a later page: one full list at the version
- *	first asked for (client-go, pager.FullListIfExpired). The replica's swap is atomic: RELIST_BEGIN before the first
- *	page, RELIST_END after the last, RELIST_ABORT on any failure, and then nothing was removed.
- * WATCH. From the list's version, with allowWatchBookmarks and timeoutSeconds drawn from [300, 600] (client-go). Each event,
- *	bookmarks too, moves the version. The end of the stream, clean or cut, is answered by the next watch at once and at the
- *	same version; not so when it lasted under a second and brought nothing: then after the backoff (client-go calls that
- *	a very short watch; loops of proxies).
- * Failures. Versions are opaque strings and are kept through all of them:
- *	410 on a watch, as status or ERROR event		relist after the backoff
- *	504 ResourceVersionTooLarge on a watch			the same with ""
- *	no answer, 429, 401, 403				the same request after the backoff
- *	5xx, or a body that is not what it should be		the same; a watch relists at the 5th in a row
- *	other ERROR events, other statuses			relist after the backoff (client-go)
- *	400 while a field selector is sent			the same at once without it, for good: servers before 1.31 know
- *								no spec.clusterIP selector (kubernetes PR 126769)
- *	401							the token is read again first
- *	403							every 30 to 60 s: somebody has to grant it
- *	Retry-After						the longer of it and the backoff, at most 5 minutes
- * Backoff. 0.8 s doubling to 30 s, times a random factor in [1, 2); starts over when the last one began more than 2 minutes
- *	ago (client-go).
- * Deadlines. A LIST page may take 90 s (kube-apiserver ends requests after --request-timeout, 60 s), the answer to a WATCH 60 s,
- *	the stream its timeoutSeconds and 30 s. Dead peers are the transport's business.
+ * LIST
+ * - The first asks for resourceVersion=0: whatever the watch cache holds (client-go).
+ * - A relist asks for the last version seen: never back in time, still from the cache (client-go).
+ * - Once the server said that it does not have that version (410, or 504 with the cause
+ *   ResourceVersionTooLarge), it asks for "", a quorum read: at once, and until a list succeeds (client-go).
+ * - No limit is asked for. A `continue` is followed, without a resourceVersion. 410 on a later page: one full
+ *   list at the version first asked for (client-go, pager.FullListIfExpired).
+ * - The replica's swap is atomic: RELIST_BEGIN before the first page, RELIST_END after the last one,
+ *   RELIST_ABORT on any failure, and then nothing was removed.
+ *
+ * WATCH
+ * - From the list's version, with allowWatchBookmarks, timeoutSeconds drawn from [300, 600] (client-go).
+ * - Each event moves the version, bookmarks too.
+ * - The end of the stream, clean or cut, is answered by the next watch, at once and at the same version. Not
+ *   so when it lasted under a second and brought nothing: then after the backoff (client-go's "very short
+ *   watch": proxies that loop).
+ *
+ * Failures. The version is an opaque string and is kept through all of them:
+ * - no answer, 429, 401, 403: the same request after the backoff.
+ * - 401: the token is read again before that.
+ * - 403: after 30 to 60 s instead, as somebody has to grant it.
+ * - 5xx, or a body that is not what it should be: the same request after the backoff; a watch becomes a
+ * relist at the fifth in a row.
+ * - 410 on a watch, as status or as ERROR event: relist after a backoff of its own, so that a server that was
+ * away and comes back without the version is listed soon (client-go has one backoff for both).
+ * - 504 ResourceVersionTooLarge on a watch: the same with "".
+ * - other ERROR events, other statuses: relist after the backoff (client-go).
+ * - 400 while a field selector is sent: the same at once without it, for good. Servers before 1.31 know no
+ *   selector spec.clusterIP (kubernetes PR 126769).
+ * - Retry-After: the longer of it and the backoff, at most 5 minutes.
+ *
+ * Backoff: 0.8 s doubling to 30 s, times a random factor in [1, 2); it starts over when the last one began
+ * more than 2 minutes ago (client-go).
+ *
+ * Deadlines: 90 s for a page of a LIST (kube-apiserver ends requests after --request-timeout, 60 s), 60 s for
+ * the answer to a WATCH, timeoutSeconds and 30 s for its stream. Dead peers are the transport's business.
  */
 #define REFLECTOR_BACKOFF_MIN_MS 800
 #define REFLECTOR_BACKOFF_MAX_MS 30000
@@ -58,48 +69,58 @@ enum reflector_input_kind {
 	REFLECTOR_DONE,   /* the request is over: answered in full, refused, or failed */
 };
 
-enum reflector_event { REFLECTOR_ADDED, REFLECTOR_MODIFIED, REFLECTOR_DELETED, REFLECTOR_BOOKMARK, REFLECTOR_ERROR };
+enum reflector_event {
+	REFLECTOR_ADDED,
+	REFLECTOR_MODIFIED,
+	REFLECTOR_DELETED,
+	REFLECTOR_BOOKMARK,
+	REFLECTOR_ERROR
+};
 
 struct reflector_input {
 	enum reflector_input_kind kind;
 	double random; /* in [0, 1), a new one each time */
 	/* EVENT */
 	enum reflector_event event;
-	/* DONE: the answer's HTTP status, 0 when there was none; EVENT ERROR: the code of its Status object */
+	/* DONE: the answer's HTTP status, 0 when there was none; EVENT ERROR: the code of its Status object
+	 */
 	unsigned code;
-	bool version_too_large;   /* with 504: the Status has the cause ResourceVersionTooLarge */
-	unsigned retry_after_s;   /* 0: none */
+	bool version_too_large; /* with 504: the Status has the cause ResourceVersionTooLarge */
+	unsigned retry_after_s; /* 0: none */
 	/* DONE with 200 */
 	bool cut;      /* the transport failed within the body */
 	bool bad_body; /* the body was not JSON of the right shape, or too large */
-	/* EVENT: the object's resourceVersion. DONE of a LIST: that of the list. NULL or "": none was given */
+	/* EVENT: the object's resourceVersion. DONE of a LIST: that of the list. NULL or "": none was given
+	 */
 	const char *version;
 	const char *cont; /* DONE of a LIST: metadata.continue, NULL or "": the last page */
 };
 
-enum reflector_action { /* done in this order */
-	REFLECTOR_CANCEL = 1 << 0,       /* drop the present request; no DONE is wanted for it */
+enum reflector_action {            /* done in this order */
+	REFLECTOR_CANCEL = 1 << 0, /* drop the present request; no DONE is wanted for it */
 	REFLECTOR_RELIST_ABORT = 1 << 1,
 	REFLECTOR_RELIST_END = 1 << 2,
 	REFLECTOR_RELIST_BEGIN = 1 << 3,
 	REFLECTOR_REREAD_TOKEN = 1 << 4,
-	REFLECTOR_SEND = 1 << 5,         /* 'request' */
-	REFLECTOR_HEALTHY = 1 << 6,      /* whatever problem was reported is over */
-	REFLECTOR_PROBLEM = 1 << 7,      /* the input was a failure that an operator should know of */
+	REFLECTOR_SEND = 1 << 5,    /* 'request' */
+	REFLECTOR_HEALTHY = 1 << 6, /* whatever problem was reported is over */
+	REFLECTOR_PROBLEM = 1 << 7, /* the input was a failure that an operator should know of */
 };
 
 struct reflector_request {
 	bool watch;
-	const char *version;  /* resourceVersion; "" sends none. NULL: none, this continues a list. Valid until the next step */
-	const char *cont;     /* continue, or NULL */
-	unsigned timeout_s;   /* watch: timeoutSeconds */
-	bool field_selector;  /* send it */
+	const char *version; /* resourceVersion; "" sends none. NULL: none, this continues a list. Valid until
+				the next step */
+	const char *cont;    /* continue, or NULL */
+	unsigned timeout_s;  /* watch: timeoutSeconds */
+	bool field_selector; /* send it */
 };
 
 struct reflector_output {
 	unsigned actions;
 	struct reflector_request request;
-	uint64_t deadline; /* tick at this time (milliseconds, the owner's clock) unless another input comes first */
+	uint64_t deadline; /* tick at this time (milliseconds, the owner's clock) unless another input comes
+			      first */
 };
 
 struct reflector;
@@ -108,7 +129,7 @@ struct reflector;
 struct reflector *reflector_new(bool field_selector);
 void reflector_free(struct reflector *r);
 /* 'now' in milliseconds, never going back. Fills '*out'. */
-void reflector_step(struct reflector *r, const struct reflector_input *in, uint64_t now,
-	struct reflector_output *out);
+void reflector_step(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out);
 
 #endif

@@ -378,6 +378,21 @@ static const char *mend_for(CURLcode code)
 	}
 }
 
+/* In words that are the same each time: libcurl's own have milliseconds in them. */
+static void say(const struct transport_request *r, CURLcode code, char *buf, size_t size)
+{
+	long error = 0;
+
+	if (r->easy)
+		curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error);
+	if (code == CURLE_COULDNT_CONNECT && error)
+		snprintf(buf, size, "cannot connect: %s", strerror((int)error));
+	else if (code == CURLE_OPERATION_TIMEDOUT)
+		snprintf(buf, size, "cannot connect: no answer within %d s", CONNECT_LIMIT_MS / 1000);
+	else
+		snprintf(buf, size, "%s", r->problem[0] ? r->problem : curl_easy_strerror(code));
+}
+
 static void request_done(struct transport *t, struct transport_request *r, CURLcode code)
 {
 	struct transport_result result = {0};
@@ -392,11 +407,12 @@ static void request_done(struct transport *t, struct transport_request *r, CURLc
 	result.http = r->answered ? (unsigned)http : 0;
 	if (code != CURLE_OK) {
 		CLEANUP_FREE char *object = xasprintf("API server %s", t->k->server);
+		char words[CURL_ERROR_SIZE];
 
+		say(r, code, words, sizeof(words));
 		result.failed = true;
 		result.failure = tls_failure(code) ? SOURCE_FAILURE_TLS : SOURCE_FAILURE_CONNECT;
-		error_set(&result.error, -EIO, object, mend_for(code), "%s",
-			r->problem[0] ? r->problem : curl_easy_strerror(code));
+		error_set(&result.error, -EIO, object, mend_for(code), "%s", words);
 		error_at(&result.error, t->k->server_where, 0);
 	}
 	request_free(t, r);

@@ -13,13 +13,13 @@
 /*
  * transport: GET requests to one API server on libevent's loop, with libcurl's multi interface.
  *
- * One TCP connection carries everything where the server speaks HTTP/2. Because nobody knows that before TLS's ALPN has
- * said so, the first request after a start or a lost connection goes alone and the others wait for its answer; after an
- * HTTP/1.1 answer each request has a connection of its own.
+ * One TCP connection carries everything where the server speaks HTTP/2. Because nobody knows that before
+ * TLS's ALPN has said so, the first request after a start or a lost connection goes alone and the others wait
+ * for its answer; after an HTTP/1.1 answer each request has a connection of its own.
  *
  * Nothing here wakes up to look after a silent connection: the kernel does, with keepalive after 30 s and
- * TCP_USER_TIMEOUT of 30 s for what was sent. Certificates are checked unless the kubeconfig says otherwise, TLS is at least 1.2,
- * redirects are not followed.
+ * TCP_USER_TIMEOUT of 30 s for what was sent. Certificates are checked unless the kubeconfig says otherwise,
+ * TLS is at least 1.2, redirects are not followed.
  */
 struct event_base;
 struct transport;
@@ -42,9 +42,9 @@ struct transport_callbacks {
 };
 
 /*
- * 'k' must outlive the transport. 'settled' is called (when not NULL) after everything that was there to be read has been
- * passed on; 'trouble' tells of credentials files that cannot be read any more (the last contents stay in use).
- * Fails for credentials that cannot be read at all and for a server URL that is none.
+ * 'k' must outlive the transport. 'settled' is called (when not NULL) after everything that was there to be
+ * read has been passed on; 'trouble' tells of credentials files that cannot be read any more (the last
+ * contents stay in use). Fails for credentials that cannot be read at all and for a server URL that is none.
  */
 struct transport_owner {
 	void (*settled)(void *arg);
@@ -57,11 +57,11 @@ int transport_new(struct event_base *base, const struct kubeconfig *k, const str
 void transport_free(struct transport *t);
 
 /*
- * GET 'path' (with its query; the server's URL goes in front). May be called from any callback. The handle is valid until
- * 'done' or transport_cancel(). 'gzip': accept a compressed answer.
+ * GET 'path' (with its query; the server's URL goes in front). May be called from any callback. The handle is
+ * valid until 'done' or transport_cancel(). 'gzip': accept a compressed answer.
  */
-struct transport_request *transport_get(struct transport *t, const char *path, bool gzip,
-	const struct transport_callbacks *cb, void *arg);
+struct transport_request *transport_get(
+	struct transport *t, const char *path, bool gzip, const struct transport_callbacks *cb, void *arg);
 /* No more callbacks for it. May be called from any callback. */
 void transport_cancel(struct transport *t, struct transport_request *r);
 /* Reads the token again before the next request. */

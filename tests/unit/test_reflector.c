@@ -175,12 +175,18 @@ static void watch_expires(void **state)
 		{800, TICK, "begin list V=8 @90000"},
 		{0, LISTED("20"), "end watch V=20 T=450 healthy @60000"}, {0, STATUS(410), "@1600"},
 		{1600, TICK, "begin list V=20 @90000"}, {0, STATUS(410), "abort begin list V=- @90000"},
-		{0, STATUS(500), "abort problem @3200"},
+		{0, STATUS(500), "abort problem @800"},
 		/* "" until a list succeeds, then not any more */
-		{3200, TICK, "begin list V=- @90000"}, {0, STATUS(410), "abort problem @6400"},
-		{6400, TICK, "begin list V=- @90000"},
-		{0, LISTED("30"), "end watch V=30 T=450 healthy @60000"}, {0, STATUS(410), "@12800"},
-		{12800, TICK, "begin list V=30 @90000"});
+		{800, TICK, "begin list V=- @90000"}, {0, STATUS(410), "abort problem @1600"},
+		{1600, TICK, "begin list V=- @90000"},
+		{0, LISTED("30"), "end watch V=30 T=450 healthy @60000"}, {0, STATUS(410), "@3200"},
+		{3200, TICK, "begin list V=30 @90000"});
+	/* a server that has come back and forgotten the version does not have to wait as one that is away */
+	RUN(false, WATCHING, {2000, CUT, "watch V=5 T=450 @60000"}, {0, NO_ANSWER(0), "problem @800"},
+		{800, TICK, "watch V=5 T=300 @60000"}, {0, NO_ANSWER(0), "problem @1600"},
+		{1600, TICK, "watch V=5 T=300 @60000"}, {0, NO_ANSWER(0), "problem @3200"},
+		{3200, TICK, "watch V=5 T=300 @60000"}, {0, OPENED, "healthy @330000"},
+		{0, ERROR(410), "cancel @800"});
 }
 
 static void version_too_large(void **state)
@@ -268,7 +274,7 @@ static void field_selector_refused(void **state)
 	RUN(true, {0, TICK, "begin list V=0 +f @90000"}, {0, STATUS(400), "abort begin list V=0 @90000"},
 		{0, LISTED("5"), "end watch V=5 T=450 healthy @60000"}, {0, OPENED, "healthy @480000"},
 		{2000, EOF_, "watch V=5 T=450 @60000"}, {0, STATUS(410), "@800"},
-		{800, TICK, "begin list V=5 @90000"}, {0, STATUS(400), "abort problem @1600"});
+		{800, TICK, "begin list V=5 @90000"}, {0, STATUS(400), "abort problem @800"});
 	RUN(true, {0, TICK, "begin list V=0 +f @90000"},
 		{0, LISTED("5"), "end watch V=5 T=450 +f healthy @60000"},
 		{0, STATUS(400), "watch V=5 T=300 @60000"});
