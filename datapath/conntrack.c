@@ -140,37 +140,40 @@ int conntrack_parse(const struct nlmsghdr *nlh, struct flow *ret)
 {
 	struct tuple original = {0}, reply = {0};
 	struct flow f = {0};
-	const struct nlattr *a;
+	const size_t headers = MNL_NLMSG_HDRLEN + MNL_ALIGN(sizeof(struct nfgenmsg));
+	const void *payload = (const char *)nlh + headers;
+	const struct nlattr *attr;
 
 	*ret = f;
-	if (nlh->nlmsg_len < MNL_NLMSG_HDRLEN + MNL_ALIGN(sizeof(struct nfgenmsg)))
+	if (nlh->nlmsg_len < headers)
 		return -EBADMSG;
-	mnl_attr_for_each(a, nlh, sizeof(struct nfgenmsg))
+	/* Not mnl_attr_for_each(): it rounds the end up, past what a message of odd length has. */
+	mnl_attr_for_each_payload(payload, nlh->nlmsg_len - headers)
 	{
-		switch (mnl_attr_get_type(a)) {
+		switch (mnl_attr_get_type(attr)) {
 		case CTA_TUPLE_ORIG:
-			parse_tuple(a, &original);
+			parse_tuple(attr, &original);
 			break;
 		case CTA_TUPLE_REPLY:
-			parse_tuple(a, &reply);
+			parse_tuple(attr, &reply);
 			break;
 		case CTA_STATUS:
-			if (has_size(a, 4))
-				f.status = get_be32(a);
+			if (has_size(attr, 4))
+				f.status = get_be32(attr);
 			break;
 		case CTA_ID:
-			if (has_size(a, 4))
-				f.id = get_be32(a);
+			if (has_size(attr, 4))
+				f.id = get_be32(attr);
 			break;
 		case CTA_ZONE:
-			if (has_size(a, 2))
-				f.zone = get_be16(a);
+			if (has_size(attr, 2))
+				f.zone = get_be16(attr);
 			break;
 		case CTA_COUNTERS_ORIG:
-			parse_counters(a, 0, &f);
+			parse_counters(attr, 0, &f);
 			break;
 		case CTA_COUNTERS_REPLY:
-			parse_counters(a, 1, &f);
+			parse_counters(attr, 1, &f);
 			break;
 		}
 	}
