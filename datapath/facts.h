@@ -35,6 +35,8 @@ struct link {
 	bool loopback;
 };
 
+/* IPv4 and IPv6; without IPv6 link-local addresses: every device has one, none is routed, and each would make
+ * a change of its own when a pod starts. */
 struct link_address {
 	uint32_t ifindex;
 	struct addr addr;
@@ -43,7 +45,8 @@ struct link_address {
 };
 
 /* Unicast routes of table main (254) and of tables that a policy rule of the node's own uses. One entry per
- * next hop. */
+ * next hop. Without hops that are dead to the kernel (link down), without IPv6 link-local and multicast
+ * destinations. */
 struct route {
 	struct prefix dst; /* 0.0.0.0/0 and ::/0 are default routes */
 	uint32_t ifindex;
@@ -65,8 +68,9 @@ struct facts {
 	bool kube_proxy_nftables; /* table ip or ip6 kube-proxy */
 	bool kube_proxy_iptables; /* chain KUBE-SERVICES in table ip or ip6 nat */
 	bool notrack;             /* Antrea's NOTRACK of external addresses is there */
-	unsigned
-		policy_rules; /* rules other than the three that every namespace has (local, main, default) */
+	/* Rules other than the three that every namespace has: tables local, main, default with no selector,
+	 * at whatever priority. IPv4 and IPv6 count each. */
+	unsigned policy_rules;
 	struct link *links;
 	size_t n_links, cap_links;
 	struct link_address *addresses;
@@ -81,13 +85,15 @@ void facts_sort(struct facts *f);
 bool facts_equal(const struct facts *a, const struct facts *b);
 const struct link *facts_link(const struct facts *f, uint32_t ifindex);
 const struct link *facts_link_by_name(const struct facts *f, const char *name);
-/* Longest-prefix match in table main, lowest metric; the first of several next hops. NULL: no route. */
+/* Longest-prefix match in table main, lowest metric; the first of several next hops. NULL: no route. Needs
+ * sorted routes, as facts_link() needs sorted links. */
 const struct route *facts_route_to(const struct facts *f, const struct addr *a);
 
 /* JSON text, indented; the caller frees it. */
 char *facts_to_json(const struct facts *f);
 /* -EINVAL with the field's name on what is not such JSON; unknown fields are an error, absent ones have zero
- * values. '*ret' is zeroed on failure. */
+ * values, but an entry without index, name, address or destination is an error. '*ret' is sorted, and zeroed
+ * on failure. */
 int facts_from_json(const char *file, const char *json, size_t len, struct facts *ret, struct error *err);
 
 #endif

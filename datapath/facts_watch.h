@@ -9,11 +9,12 @@
  * facts_watch: links, addresses, routes and rules of the caller's network namespace over rtnetlink, with
  * libnl-route-3.
  *
- * Life cycle: facts_watch_open() subscribes and then dumps, so that nothing falls between. The descriptor
- * becomes readable when something may have changed; facts_watch_read() drains it and notes which kinds moved
- * (a full socket buffer, ENOBUFS, means all of them); facts_watch_refresh() dumps the noted kinds again and
- * says whether the value is another. The caller decides how long to wait between the two (a pod that starts
- * makes a dozen notifications).
+ * Life cycle: facts_watch_open() subscribes and notes all kinds; the first facts_watch_refresh() is due at
+ * once and dumps, so that nothing falls between. From then on the caller hands in the same 'f'. The
+ * descriptor becomes readable when something may have changed; facts_watch_read() drains it and notes which
+ * kinds moved (a full socket buffer, ENOBUFS, means all of them); facts_watch_refresh() dumps the noted kinds
+ * again and says whether the value is another. The caller decides how long to wait between the two (a pod
+ * that starts makes a dozen notifications).
  */
 struct facts_watch;
 int facts_watch_open(struct facts_watch **ret, struct error *err);
