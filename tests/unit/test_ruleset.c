@@ -266,6 +266,29 @@ static void test_rules(void **state)
 	ruleset_done(&rs);
 }
 
+/* Each need for the chain behind the front is one by itself. */
+static void test_need_of_managed(void **state)
+{
+	struct rule_expr excluded = {.op = OP_ORIGINAL_DADDR, .set = SET_EXCLUDED_IPS4};
+
+	(void)state;
+	for (unsigned need = 0; need < 4; need++) {
+		struct ruleset rs = sample();
+
+		if (need == 0)
+			ruleset_add_interface(&rs, SET_CHECKED_UPLINKS, 2);
+		else if (need == 1)
+			ruleset_add_pair(&rs, SET_HAIRPINS, 12, 12);
+		else if (need == 2)
+			ruleset_add_exclusion(&rs, &excluded, 1);
+		else
+			rs.off[TYPE_OTHER] = true;
+		assert_chain(&rs, CHAIN_FORWARD,
+			"iif . oif @pairs ct direction original meta mark 0 goto managed\n");
+		ruleset_done(&rs);
+	}
+}
+
 static void test_off(void **state)
 {
 	struct ruleset rs = sample();
@@ -532,6 +555,7 @@ int main(void)
 		cmocka_unit_test(test_covered_prefixes),
 		cmocka_unit_test(test_has),
 		cmocka_unit_test(test_rules),
+		cmocka_unit_test(test_need_of_managed),
 		cmocka_unit_test(test_off),
 		cmocka_unit_test(test_print),
 		cmocka_unit_test(test_diff),
