@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef DATAPATH_NFT_SYNC_H
+#define DATAPATH_NFT_SYNC_H
+
+#include "datapath/nft_batch.h"
+#include "datapath/nft_dump.h"
+#include "datapath/ruleset.h"
+
+/*
+ * nft_change: what has to be done to turn what is there into a ruleset, and the messages for it.
+ *
+ * What is there is either known from a dump ('observed') or from the last successful sync ('applied').
+ */
+struct device_list {
+	struct device *items;
+	size_t n, cap;
+};
+
+struct nft_change {
+	bool create;       /* there is no table */
+	bool delete_first; /* there is one of another layout */
+	bool flush_rules;  /* all rules go first: objects have to be replaced */
+	bool reset_table;  /* its flags are not ours */
+	bool flowtable;    /* to be created or to get its flag */
+	bool counters[TRAFFIC_TYPES];
+	bool sets[RULESET_SETS]; /* to be created */
+	bool chains[RULESET_CHAINS];
+	bool rewrite[RULESET_CHAINS];
+	bool has_rules[RULESET_CHAINS]; /* a rewrite has to flush */
+	bool flush_set[RULESET_SETS];
+	struct element_list add[RULESET_SETS], remove[RULESET_SETS];
+	struct device_list add_devices, remove_devices;
+	const struct nft_stray *strays; /* of 'observed' */
+	size_t n_strays;
+};
+
+/* Of an observation, which must outlive the change; its table is absent, ours or of another layout. */
+void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret);
+/* Of the ruleset applied last. Both are present. */
+void nft_change_applied(const struct ruleset *from, const struct ruleset *to, struct nft_change *ret);
+void nft_change_done(struct nft_change *c);
+/* Everything of the change but the devices. */
+void nft_put_change(struct nft_batch *b, const struct nft_change *c, const struct ruleset *to);
+void nft_put_delete_table(struct nft_batch *b);
+
+#endif
