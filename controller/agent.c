@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "controller/agent.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define MS UINT64_C(1000)
+#define SECOND (1000 * MS)
+
+#define DELAY (2 * MS)
+#define FACTS_DELAY (30 * MS)
+#define FEATURES_DELAY (100 * MS)
+#define GAP_MIN (10 * MS)
+#define GAP_MAX (100 * MS)
+#define GAP_FACTOR 10
+#define REPAIR_GAP (500 * MS)
+#define PROBE_GAP (10 * SECOND)
+#define PROBE_AGAIN (60 * SECOND)
+#define RETRY_MIN (1 * SECOND)
+#define DEVICE_RETRY_MIN (5 * SECOND)
+#define RETRY_MAX (60 * SECOND)
+
+const char *const sync_outcome_names[SYNC_OUTCOMES] = {
+	[SYNC_CHANGED] = "changed",
+	[SYNC_UNCHANGED] = "unchanged",
+	[SYNC_FAILED] = "failed",
+};
+
+const char *const sync_failure_names[SYNC_FAILURES] = {
+	[SYNC_FAILURE_FACTS] = "facts",
+	[SYNC_FAILURE_PROBE] = "probe",
+	[SYNC_FAILURE_PERMISSION] = "permission",
+	[SYNC_FAILURE_CONFLICT] = "conflict",
+	[SYNC_FAILURE_MEMORY] = "memory",
+	[SYNC_FAILURE_UNSUPPORTED] = "unsupported",
+	[SYNC_FAILURE_OTHER] = "other",
+};
+
+const double sync_bucket_seconds[SYNC_BUCKETS] = {
+	0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1};
+
+static uint64_t now(const struct agent *a)
+{
+	return a->edges.now(a->edges.arg);
+}
+
+static uint64_t max_u64(uint64_t x, uint64_t y)
+{
+	return x > y ? x : y;
+}
+
+/* The earlier of what was noted before and 'at' counts: a stream of inputs does not put off the step. */
+static void note_at(struct agent *a, enum agent_input input, uint64_t at)
+{
+	if (!a->due[input] || at < a->due[input])
+		a->due[input] = at;
+}
+
+static uint64_t backoff(unsigned tries, uint64_t min)
+{
+	uint64_t delay = min << (tries < 6 ? tries : 6);
+
+	return delay < RETRY_MAX ? delay : RETRY_MAX;
+}
+
+void agent_init(struct agent *a, const char *node, struct config *config, const struct cluster *cluster,
+	struct backend *backend, const struct agent_edges *edges)
+{
+	memset(a, 0, sizeof(*a));
+	a->node = xstrdup(node);
+	a->config = *config;
+	memset(config, 0, sizeof(*config));
+	a->cluster = cluster;
+	a->backend = backend;
+	a->edges = *edges;
+	a->gap = GAP_MIN;
+	a->plan_needed = true;
+	note_at(a, AGENT_FACTS, now(a));
+	note_at(a, AGENT_FEATURES, now(a));
+}
+
+void agent_done(struct agent *a)
+{
+	if (a->planned)
+		plan_done(&a->plan);
+	facts_done(&a->facts);
+	config_done(&a->config);
+	free(a->failed_text);
+	free(a->node);
+	memset(a, 0, sizeof(*a));
+}
+
+void agent_note(struct agent *a, enum agent_input input)
+{
+	uint64_t at = now(a) + DELAY;
+
+	if (input == AGENT_FACTS)
+		at = now(a) + FACTS_DELAY;
+	else if (input == AGENT_FEATURES)
+		at = max_u64(now(a) + FEATURES_DELAY, a->last_probe + PROBE_GAP);
+	else if (input == AGENT_TOUCHED && a->last_repair)
+		at = max_u64(at, a->last_repair + REPAIR_GAP);
+	note_at(a, input, at);
+}
+
+void agent_touched(struct agent *a, const char *who)
+{
+	snprintf(a->actor, sizeof(a->actor), "%s", who);
+	agent_note(a, AGENT_TOUCHED);
+}
+
+void agent_set_config(struct agent *a, struct config *config)
+{
+	config_done(&a->config);
+	a->config = *config;
+	memset(config, 0, sizeof(*config));
+	a->figures.reloads++;
+	a->figures.config_error[0] = '\0';
+	agent_note(a, AGENT_CONFIG);
+}
+
+void agent_config_failed(struct agent *a, const struct error *err)
+{
+	a->figures.reloads_failed++;
+	snprintf(a->figures.config_error, sizeof(a->figures.config_error), "%s", error_text(err));
+	log_error("%s; the configuration in use stays", a->figures.config_error);
+}
+
+int64_t agent_wait(const struct agent *a)
+{
+	uint64_t at = 0, t = now(a);
+
+	for (size_t i = 0; i < AGENT_INPUTS; i++)
+		if (a->due[i] && (!at || a->due[i] < at))
+			at = a->due[i];
+	if (!at)
+		return -1;
+	if (a->last_end)
+		at = max_u64(at, a->last_end + a->gap);
+	return at > t ? (int64_t)(at - t) : 0;
+}
+
+static enum sync_failure failure_of(int code)
+{
+	switch (-code) {
+	case EPERM:
+	case EACCES:
+		return SYNC_FAILURE_PERMISSION;
+	case EEXIST:
+	case EBUSY:
+		return SYNC_FAILURE_CONFLICT;
+	case ENOMEM:
+	case ENOBUFS:
+	case EMSGSIZE:
+	case ENOSPC:
+		return SYNC_FAILURE_MEMORY;
+	case ENOENT:
+	case EOPNOTSUPP:
+	case EPROTONOSUPPORT:
+	case EAFNOSUPPORT:
+		return SYNC_FAILURE_UNSUPPORTED;
+	}
+	return SYNC_FAILURE_OTHER;
+}
+
+/* Counts a failure, says it once per change of its text, and has 'input' noted again. */
+static void record_failure(struct agent *a, enum sync_failure reason, const struct error *err,
+	char present[AGENT_ERROR_SIZE], unsigned *tries, enum agent_input input)
+{
+	uint64_t delay = backoff((*tries)++, RETRY_MIN);
+	const char *text = error_text(err);
+
+	a->figures.failures[reason]++;
+	if (strncmp(present, text, AGENT_ERROR_SIZE - 1)) {
+		snprintf(present, AGENT_ERROR_SIZE, "%s", text);
+		log_error("%s; what the kernel has stays, next try in %" PRIu64 " s", text, delay / SECOND);
+	}
+	note_at(a, input, now(a) + delay);
+}
+
+/* 1: changed, 0: equal, negative: failed and recorded. */
+static int refresh_facts(struct agent *a)
+{
+	struct error err = {0};
+	int r = a->edges.refresh(a->edges.arg, &a->facts, &err);
+
+	if (r < 0) {
+		record_failure(
+			a, SYNC_FAILURE_FACTS, &err, a->figures.facts_error, &a->facts_tries, AGENT_FACTS);
+		return r;
+	}
+	a->figures.facts_error[0] = '\0';
+	a->facts_tries = 0;
+	a->have_facts = true;
+	return r;
+}
+
+static int probe_features(struct agent *a)
+{
+	struct features old = a->facts.features;
+	bool kube_proxy_nftables = a->facts.kube_proxy_nftables;
+	bool kube_proxy_iptables = a->facts.kube_proxy_iptables, notrack = a->facts.notrack;
+	bool first = !a->have_features;
+	const struct features *new = &a->facts.features;
+	struct error err = {0};
+	int r;
+
+	a->last_probe = now(a);
+	r = a->edges.probe(a->edges.arg, &a->facts, &err);
+	if (r < 0) {
+		record_failure(
+			a, SYNC_FAILURE_PROBE, &err, a->figures.probe_error, &a->probe_tries, AGENT_FEATURES);
+		return r;
+	}
+	a->figures.probe_error[0] = '\0';
+	a->probe_tries = 0;
+	a->have_features = true;
+	if (!new->flowtable) {
+		if (first || old.flowtable || strcmp(old.reason, new->reason))
+			log_warning("this kernel cannot accelerate: %s; every packet takes the normal path",
+				new->reason);
+		note_at(a, AGENT_FEATURES, now(a) + PROBE_AGAIN);
+	} else if (!first && !old.flowtable) {
+		log_info("this kernel can accelerate now");
+	}
+	return old.nftables != new->nftables || old.flowtable != new->flowtable ||
+	       old.flowtable_counter != new->flowtable_counter || strcmp(old.reason, new->reason) ||
+	       kube_proxy_nftables != a->facts.kube_proxy_nftables ||
+	       kube_proxy_iptables != a->facts.kube_proxy_iptables || notrack != a->facts.notrack;
+}
+
+static void make_plan(struct agent *a)
+{
+	struct plan_input in = {
+		.cluster = a->cluster, .facts = &a->facts, .config = &a->config, .node = a->node};
+	struct plan next;
+
+	plan_make(&in, &next);
+	if (!a->planned || strcmp(a->plan.kind_reason, next.kind_reason))
+		log_info("cluster kind %s: %s", cluster_kind_names[next.kind], next.kind_reason);
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
+		if (!a->planned || a->plan.types[i].engine != next.types[i].engine ||
+			strcmp(a->plan.types[i].reason, next.types[i].reason))
+			log_info("%s: %s (%s)", traffic_type_names[i], engine_names[next.types[i].engine],
+				next.types[i].reason);
+	if (a->planned)
+		plan_done(&a->plan);
+	a->plan = next;
+	a->planned = true;
+	a->planned_generation = cluster_generation(a->cluster);
+}
+
+/* Marks in the plan what the kernel refused, says it once per change, and tries again. */
+static void record_devices(struct agent *a, const struct sync_result *result)
+{
+	struct strbuf names = {0};
+	char *text;
+
+	for (size_t i = 0; i < result->n_failed; i++) {
+		const struct device_failure *f = &result->failed[i];
+
+		strbuf_printf(&names, "%s%s: %s", i ? ", " : "", f->name, strerror(-f->code));
+		for (size_t k = 0; k < a->plan.n_devices; k++) {
+			struct plan_device *d = &a->plan.devices[k];
+
+			if (strcmp(d->name, f->name))
+				continue;
+			d->state = DEVICE_FAILED;
+			snprintf(d->reason, sizeof(d->reason), "refused by the kernel: %s",
+				strerror(-f->code));
+		}
+	}
+	text = strbuf_steal(&names);
+	if (*text && (!a->failed_text || strcmp(text, a->failed_text)))
+		log_warning("the flowtable does not take %s; their traffic takes the normal path", text);
+	if (!*text && a->failed_text && *a->failed_text)
+		log_info("the flowtable has all devices again");
+	free(a->failed_text);
+	a->failed_text = text;
+	if (result->n_failed) {
+		a->plan_needed = true; /* which forgets the marks */
+		note_at(a, AGENT_RETRY, now(a) + backoff(a->device_tries++, DEVICE_RETRY_MIN));
+	} else {
+		a->device_tries = 0;
+	}
+}
+
+static void record_duration(struct agent_figures *f, double seconds)
+{
+	f->last_duration = seconds;
+	f->duration_sum += seconds;
+	f->duration_count++;
+	for (size_t i = 0; i < SYNC_BUCKETS; i++) {
+		if (seconds <= sync_bucket_seconds[i]) {
+			f->duration_buckets[i]++;
+			return;
+		}
+	}
+}
+
+static void record_repair(struct agent *a)
+{
+	struct agent_figures *f = &a->figures;
+
+	f->repairs++;
+	snprintf(f->last_actor, sizeof(f->last_actor), "%s", a->actor);
+	a->last_repair = now(a);
+	log_warning("table inet %s was changed by %s; repaired", RULESET_TABLE,
+		*a->actor ? a->actor : "somebody else");
+}
+
+static void record_success(struct agent *a, const struct sync_result *result)
+{
+	struct agent_figures *f = &a->figures;
+
+	f->last_sync = a->edges.wall(a->edges.arg);
+	f->syncs[result->messages ? SYNC_CHANGED : SYNC_UNCHANGED]++;
+	f->messages += result->messages;
+	if (result->messages)
+		f->last_change = f->last_sync;
+	if (result->messages && a->touched)
+		record_repair(a);
+	if (result->created) {
+		for (size_t i = 0; i < TRAFFIC_TYPES; i++) {
+			a->inserts_base[i] += a->inserts_seen[i];
+			a->inserts_seen[i] = 0;
+		}
+	}
+	if (f->sync_error[0])
+		log_info("the kernel is programmed again");
+	f->sync_error[0] = '\0';
+	a->sync_tries = 0;
+	a->touched = false;
+	if (!a->ready)
+		log_info("ready: %zu devices, %zu pairs", a->plan.ruleset.n_devices,
+			a->plan.ruleset.sets[SET_PAIRS].n);
+	a->ready = true;
+	if (result->messages)
+		log_debug("synced: %u messages, %u elements added, %u removed, %u chains, %u devices added, "
+			  "%u removed",
+			result->messages, result->elements_added, result->elements_removed,
+			result->chains_rewritten, result->devices_added, result->devices_removed);
+}
+
+static void sync_kernel(struct agent *a, uint64_t start)
+{
+	struct sync_result result = {0};
+	struct error err = {0};
+	int r = 0;
+
+	a->sync_needed = false;
+	a->due[AGENT_RETRY] = 0;
+	/* Nothing of ours can be in a kernel without nf_tables. */
+	if (a->backend && a->facts.features.nftables)
+		r = backend_sync(a->backend, &a->plan.ruleset, &result, &err);
+	record_duration(&a->figures, (double)(now(a) - start) / SECOND);
+	if (r < 0) {
+		a->figures.syncs[SYNC_FAILED]++;
+		a->sync_needed = true;
+		record_failure(a, failure_of(r), &err, a->figures.sync_error, &a->sync_tries, AGENT_RETRY);
+	} else {
+		record_success(a, &result);
+		record_devices(a, &result);
+	}
+	sync_result_done(&result);
+}
+
+void agent_step(struct agent *a)
+{
+	uint64_t start = now(a);
+	bool ripe[AGENT_INPUTS];
+	bool any = false;
+	uint64_t cost;
+
+	for (size_t i = 0; i < AGENT_INPUTS; i++) {
+		ripe[i] = a->due[i] && a->due[i] <= start;
+		any |= ripe[i];
+		if (ripe[i])
+			a->due[i] = 0;
+	}
+	if (!any)
+		return;
+	if (ripe[AGENT_FEATURES] && probe_features(a) > 0)
+		a->plan_needed = true;
+	if (ripe[AGENT_FACTS] && refresh_facts(a) > 0)
+		a->plan_needed = true;
+	if (ripe[AGENT_CLUSTER] && (!a->planned || cluster_generation(a->cluster) != a->planned_generation))
+		a->plan_needed = true;
+	if (ripe[AGENT_CONFIG])
+		a->plan_needed = true;
+	if (ripe[AGENT_TOUCHED]) {
+		if (a->backend)
+			backend_forget(a->backend);
+		a->touched = true;
+		a->sync_needed = true;
+	}
+	if (!cluster_all_synced(a->cluster) || !a->have_facts || !a->have_features)
+		goto out;
+	if (a->plan_needed)
+		make_plan(a);
+	if (a->plan_needed || a->sync_needed) {
+		a->plan_needed = false;
+		sync_kernel(a, start);
+	}
+out:
+	a->last_end = now(a);
+	cost = a->last_end - start;
+	a->gap = cost * GAP_FACTOR < GAP_MIN ? GAP_MIN : cost * GAP_FACTOR;
+	if (a->gap > GAP_MAX)
+		a->gap = GAP_MAX;
+}
+
+int agent_inserts(struct agent *a, struct error *err)
+{
+	uint64_t values[TRAFFIC_TYPES] = {0};
+	int r;
+
+	if (!a->backend || !a->ready)
+		return 0;
+	r = backend_inserts(a->backend, values, err);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++) {
+		if (values[i] < a->inserts_seen[i])
+			a->inserts_base[i] += a->inserts_seen[i];
+		a->inserts_seen[i] = values[i];
+		a->figures.inserts[i] = a->inserts_base[i] + values[i];
+	}
+	return 0;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef CONTROLLER_AGENT_H
+#define CONTROLLER_AGENT_H
+
+#include "controller/config.h"
+#include "controller/plan.h"
+#include "datapath/backend.h"
+
+#include <stdint.h>
+
+/*
+ * agent: from "something may have changed" to a programmed kernel, without clock, descriptor or event loop.
+ *
+ * The loop (cmd_run.c) notes inputs with agent_note(), waits as long as agent_wait() says and calls
+ * agent_step(), which refreshes what was noted, plans, syncs the backend once and records the outcome. With
+ * nothing noted and nothing to repeat agent_wait() is -1: no wake-up. Tests drive the same functions with a
+ * clock of their own and the in-memory backend.
+ *
+ * Timing: an input after a quiet time waits 2 ms for its companions (facts: 30 ms, one pod makes a dozen
+ * notifications); under churn the pause between two steps is ten times the cost of the last one, 10 to
+ * 100 ms. A failed sync is repeated after 1, 2, 4 ... 60 s, refused devices after 5, 10 ... 60 s and with
+ * every change of the facts, a kernel without flowtables is asked again after 60 s. Two repairs are at least
+ * 500 ms apart, two probes of the kernel 10 s.
+ *
+ * Before all kinds of the cluster have synced once, nothing is sent to the backend.
+ */
+enum agent_input {
+	AGENT_CLUSTER,  /* the replica moved */
+	AGENT_FACTS,    /* links, addresses, routes may have changed */
+	AGENT_FEATURES, /* tables of others came or went: probe the kernel */
+	AGENT_CONFIG,   /* set by agent_set_config() */
+	AGENT_TOUCHED,  /* set by agent_touched() */
+	AGENT_RETRY,    /* set by the agent itself */
+	AGENT_INPUTS
+};
+
+/* What the agent asks of the world. All are called from agent_step() only, except 'now'. */
+struct agent_edges {
+	uint64_t (*now)(void *arg); /* monotonic microseconds, never 0 */
+	double (*wall)(void *arg);  /* Unix time, seconds */
+	/* As facts_watch_refresh(): 1 changed, 0 equal, negative errno: 'f' unchanged. */
+	int (*refresh)(void *arg, struct facts *f, struct error *err);
+	/* As nft_probe(). */
+	int (*probe)(void *arg, struct facts *f, struct error *err);
+	void *arg;
+};
+
+enum sync_outcome { SYNC_CHANGED, SYNC_UNCHANGED, SYNC_FAILED, SYNC_OUTCOMES };
+extern const char *const sync_outcome_names[SYNC_OUTCOMES];
+
+enum sync_failure {
+	SYNC_FAILURE_FACTS,       /* "facts": the kernel could not be read */
+	SYNC_FAILURE_PROBE,       /* "probe": its features could not be found out */
+	SYNC_FAILURE_PERMISSION,  /* "permission": EPERM, EACCES */
+	SYNC_FAILURE_CONFLICT,    /* "conflict": EEXIST, EBUSY: somebody else's object is in the way */
+	SYNC_FAILURE_MEMORY,      /* "memory": ENOMEM, ENOBUFS, EMSGSIZE, ENOSPC */
+	SYNC_FAILURE_UNSUPPORTED, /* "unsupported": ENOENT, EOPNOTSUPP, EPROTONOSUPPORT, EAFNOSUPPORT */
+	SYNC_FAILURE_OTHER,       /* "other" */
+	SYNC_FAILURES
+};
+extern const char *const sync_failure_names[SYNC_FAILURES];
+
+#define SYNC_BUCKETS 11
+extern const double sync_bucket_seconds[SYNC_BUCKETS];
+
+#define AGENT_ERROR_SIZE 1024
+
+/* What metrics and status show; counted since the start of the process. */
+struct agent_figures {
+	uint64_t syncs[SYNC_OUTCOMES];
+	uint64_t failures[SYNC_FAILURES];
+	uint64_t duration_buckets[SYNC_BUCKETS]; /* not cumulative */
+	uint64_t duration_count;
+	double duration_sum;  /* seconds, planning included */
+	double last_duration; /* seconds */
+	double last_sync;     /* Unix time of the last one that did not fail, 0: none yet */
+	double last_change;   /* Unix time of the last one that sent something */
+	uint64_t messages;    /* nf_tables messages */
+	uint64_t repairs;
+	char last_actor[32]; /* who made the last repair necessary, "" unknown */
+	uint64_t reloads, reloads_failed;
+	/* Present failures as text, "" where there is none. */
+	char sync_error[AGENT_ERROR_SIZE];
+	char facts_error[AGENT_ERROR_SIZE];
+	char probe_error[AGENT_ERROR_SIZE];
+	char config_error[AGENT_ERROR_SIZE]; /* of the file that was refused, until a good one comes */
+	uint64_t inserts[TRAFFIC_TYPES];     /* monotonic, see agent_inserts() */
+};
+
+struct agent {
+	/* Borrowed. */
+	const struct cluster *cluster;
+	struct backend *backend; /* NULL: this kernel has no nf_tables */
+	struct agent_edges edges;
+	/* Owned. */
+	char *node;
+	struct config config;
+	struct facts facts;
+	struct plan plan; /* valid once 'planned' */
+	struct agent_figures figures;
+	bool planned;
+	bool ready; /* synced once */
+
+	/* Private. */
+	uint64_t due[AGENT_INPUTS]; /* 0: not noted */
+	uint64_t last_end, gap, last_probe, last_repair;
+	uint64_t planned_generation;
+	unsigned sync_tries, facts_tries, probe_tries, device_tries;
+	bool have_facts, have_features, plan_needed, sync_needed, touched;
+	char actor[32];
+	char *failed_text; /* names of the refused devices */
+	uint64_t inserts_seen[TRAFFIC_TYPES], inserts_base[TRAFFIC_TYPES];
+};
+
+/*
+ * Takes over 'config', and notes facts and features, so that the first step reads both. 'cluster' and
+ * 'backend' must outlive the agent.
+ */
+void agent_init(struct agent *a, const char *node, struct config *config, const struct cluster *cluster,
+	struct backend *backend, const struct agent_edges *edges);
+void agent_done(struct agent *a);
+
+void agent_note(struct agent *a, enum agent_input input);
+/* Somebody other than this process changed our table; 'who' is for the log. */
+void agent_touched(struct agent *a, const char *who);
+/* A new configuration, taken over; a file that was refused: the present configuration stays. */
+void agent_set_config(struct agent *a, struct config *config);
+void agent_config_failed(struct agent *a, const struct error *err);
+
+/* Microseconds until agent_step() has something to do: 0 now, -1 nothing before the next input. */
+int64_t agent_wait(const struct agent *a);
+void agent_step(struct agent *a);
+
+/*
+ * Brings figures.inserts up to date from the backend's counters. They start again at 0 with the table; the
+ * sums kept here do not: what was counted before the last reading stays.
+ */
+int agent_inserts(struct agent *a, struct error *err);
+
+#endif
