@@ -26,7 +26,6 @@ struct seat {
 	bool default_route; /* in any table */
 	bool way_out;       /* has a default route or one with a gateway: replies may leave by it */
 	bool pod;           /* pod-side, layer 3 */
-	bool named_pod;     /* a bridge's port that interfaces.pods names */
 	bool uplink;        /* layer 3 */
 	char reason[128];   /* for pod or uplink; the first one found */
 };
@@ -200,8 +199,6 @@ static void find_named_pods(struct topology *t)
 			s->pod = true;
 			set_reason(s, "configured");
 		} else if (m && is_kind(m, "bridge") && eligible(t, m) && !seat_of(t, m)->named_uplink) {
-			s->named_pod = true;
-			set_reason(s, "configured");
 			seat_of(t, m)->pod = true;
 			set_reason(seat_of(t, m), "port %s is configured", l->name);
 		} else {
