@@ -405,6 +405,9 @@ static void request_done(struct transport *t, struct transport_request *r, CURLc
 	if (r->easy && !r->answered)
 		count_connections(r);
 	result.http = r->answered ? (unsigned)http : 0;
+	/* libcurl 7.88 takes a connection that ends among the header lines for an empty answer. */
+	if (code == CURLE_OK && !r->answered)
+		code = CURLE_GOT_NOTHING;
 	if (code != CURLE_OK) {
 		CLEANUP_FREE char *object = xasprintf("API server %s", t->k->server);
 		char words[CURL_ERROR_SIZE];
