@@ -322,6 +322,7 @@ static void test_bad_object(void **state)
 {
 	struct world w;
 	struct source_status s;
+	unsigned n;
 	char want[256];
 
 	(void)state;
@@ -356,6 +357,11 @@ static void test_bad_object(void **state)
 	write_at(&w, "a.yaml", "# none\n");
 	assert_true(wait_load(&w));
 	assert_int_equal(cluster_count(w.cluster, OBJECT_SERVICE), 0);
+	/* Nothing of it is left, so that an empty file is nothing to be afraid of. */
+	n = w.problems;
+	write_at(&w, "a.yaml", "");
+	assert_true(wait_load(&w));
+	assert_int_equal(w.problems, n);
 	world_close(&w);
 }
 

@@ -193,6 +193,8 @@ static void test_refused(void **state)
 	refuse("x:\n- {b: 1, b: 2}\n", "f.yaml:2: key \"b\" is there already, in line 2 (keep one of them)");
 	refuse("z: 1\na: 1\nz: 2\na: 2\n",
 		"f.yaml:3: key \"z\" is there already, in line 1 (keep one of them)");
+	refuse("a: 1\nz: 1\na: 2\nz: 2\n",
+		"f.yaml:3: key \"a\" is there already, in line 1 (keep one of them)");
 	refuse("[a]: 1\n", "f.yaml:1: a key must be a scalar");
 	refuse("a: {<<: {}}\n", "f.yaml:1: merge keys (<<) are not supported (write the members out)");
 	refuse("a: !ruby/object x\n", "f.yaml:1: tag !ruby/object is not known (remove it)");
