@@ -422,17 +422,28 @@ static void add_routing_device(struct topology *t, const struct link *l, bool ch
 	}
 }
 
+/*
+ * Every pod-side device with every uplink, both ways. Where the host does the Service NAT, a connection that
+ * came in by an uplink may have its endpoint on another node and leave by an uplink again: those pairs are
+ * for DNATed flows only, what the node merely routes is not ours.
+ */
 static void add_pairs(struct topology *t)
 {
 	const struct facts *f = t->facts;
 	struct ruleset *rs = &t->p->plan->ruleset;
+	bool transit = t->p->plan->kind == CLUSTER_KUBE_PROXY;
 
-	for (size_t i = 0; i < f->n_links; i++)
-		for (size_t j = 0; t->seats[i].pod && j < f->n_links; j++)
-			if (t->seats[j].uplink) {
+	for (size_t j = 0; j < f->n_links; j++) {
+		for (size_t i = 0; t->seats[j].uplink && i < f->n_links; i++) {
+			if (t->seats[i].pod) {
 				ruleset_add_pair(rs, SET_PAIRS, f->links[i].ifindex, f->links[j].ifindex);
 				ruleset_add_pair(rs, SET_PAIRS, f->links[j].ifindex, f->links[i].ifindex);
+			} else if (t->seats[i].uplink && transit) {
+				ruleset_add_pair(rs, SET_PAIRS, f->links[i].ifindex, f->links[j].ifindex);
+				ruleset_add_pair(rs, SET_HAIRPINS, f->links[i].ifindex, f->links[j].ifindex);
 			}
+		}
+	}
 }
 
 /* Own addresses: what the Node says, and what its uplinks have. */

@@ -74,7 +74,8 @@ enum set_kind {
 
 enum ruleset_set {
 	SET_PAIRS,    /* managed pairs (in, out): one side pod-side, the other an uplink; or a hairpin */
-	SET_HAIRPINS, /* the managed pairs whose two sides are one bridge: only DNATed flows */
+	SET_HAIRPINS, /* managed pairs for DNATed flows only: a bridge with itself, an uplink with an uplink
+		       */
 	SET_CHECKED_UPLINKS, /* uplinks that are not surely the way back to every source */
 	SET_LOCAL_PODS4,
 	SET_LOCAL_PODS6,
