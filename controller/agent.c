@@ -234,6 +234,34 @@ static int probe_features(struct agent *a)
 	       kube_proxy_iptables != a->facts.kube_proxy_iptables || notrack != a->facts.notrack;
 }
 
+static bool same_type(const struct plan_type *x, const struct plan_type *y)
+{
+	return x->engine == y->engine && !strcmp(x->reason, y->reason);
+}
+
+/* One line for all types that changed to the same; 'old' is NULL the first time. */
+static void log_types(const struct plan *old, const struct plan *new)
+{
+	bool said[TRAFFIC_TYPES];
+
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
+		said[i] = old && same_type(&old->types[i], &new->types[i]);
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++) {
+		struct strbuf names = {0};
+
+		for (size_t k = i; k < TRAFFIC_TYPES; k++) {
+			if (said[k] || !same_type(&new->types[i], &new->types[k]))
+				continue;
+			strbuf_printf(&names, "%s%s", names.len ? ", " : "", traffic_type_names[k]);
+			said[k] = true;
+		}
+		if (names.len)
+			log_info("%s: %s (%s)", names.data, engine_names[new->types[i].engine],
+				new->types[i].reason);
+		strbuf_done(&names);
+	}
+}
+
 static void make_plan(struct agent *a)
 {
 	struct plan_input in = {
@@ -243,11 +271,7 @@ static void make_plan(struct agent *a)
 	plan_make(&in, &next);
 	if (!a->planned || strcmp(a->plan.kind_reason, next.kind_reason))
 		log_info("cluster kind %s: %s", cluster_kind_names[next.kind], next.kind_reason);
-	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
-		if (!a->planned || a->plan.types[i].engine != next.types[i].engine ||
-			strcmp(a->plan.types[i].reason, next.types[i].reason))
-			log_info("%s: %s (%s)", traffic_type_names[i], engine_names[next.types[i].engine],
-				next.types[i].reason);
+	log_types(a->planned ? &a->plan : NULL, &next);
 	if (a->planned)
 		plan_done(&a->plan);
 	a->plan = next;

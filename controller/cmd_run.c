@@ -87,6 +87,36 @@ static void arm(struct runner *r)
 		evtimer_add(r->timer, &tv);
 }
 
+static int count_flow(void *arg, const struct flow *f)
+{
+	struct runner *r = arg;
+
+	flow_totals_add(&r->flows, f, ruleset_classify(&r->agent.plan.ruleset, f), monotonic(NULL) / 1000000);
+	return 0;
+}
+
+/* Brings what only the kernel knows up to date: at most once per second, and only when somebody asks. */
+static void read_figures(struct runner *r)
+{
+	uint64_t t = monotonic(NULL);
+	struct error err = {0};
+	int n;
+
+	if (!r->agent.planned || (r->figures_read && t - r->figures_read < 1000000))
+		return;
+	r->figures_read = t;
+	n = agent_inserts(&r->agent, &err);
+	if (n >= 0 && r->conntrack) {
+		flow_totals_begin(&r->flows);
+		n = conntrack_each_offloaded(r->conntrack, count_flow, r, &err);
+		if (n >= 0)
+			flow_totals_end(&r->flows, t / 1000000);
+	}
+	if (n < 0 && strncmp(r->figures_problem, error_text(&err), sizeof(r->figures_problem) - 1))
+		log_warning("%s", error_text(&err));
+	snprintf(r->figures_problem, sizeof(r->figures_problem), "%s", n < 0 ? error_text(&err) : "");
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct runner *r = arg;
@@ -94,6 +124,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	agent_step(&r->agent);
+	/* The base of the flows' sums: what was offloaded before this process is not counted by it. */
+	if (r->agent.ready && !r->figures_read)
+		read_figures(r);
 	arm(r);
 }
 
@@ -199,36 +232,6 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
 	}
 	log_info("%s: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
 	event_base_loopbreak(r->base);
-}
-
-static int count_flow(void *arg, const struct flow *f)
-{
-	struct runner *r = arg;
-
-	flow_totals_add(&r->flows, f, ruleset_classify(&r->agent.plan.ruleset, f), monotonic(NULL) / 1000000);
-	return 0;
-}
-
-/* Brings what only the kernel knows up to date: at most once per second, and only when somebody asks. */
-static void read_figures(struct runner *r)
-{
-	uint64_t t = monotonic(NULL);
-	struct error err = {0};
-	int n;
-
-	if (!r->agent.planned || (r->figures_read && t - r->figures_read < 1000000))
-		return;
-	r->figures_read = t;
-	n = agent_inserts(&r->agent, &err);
-	if (n >= 0 && r->conntrack) {
-		flow_totals_begin(&r->flows);
-		n = conntrack_each_offloaded(r->conntrack, count_flow, r, &err);
-		if (n >= 0)
-			flow_totals_end(&r->flows, t / 1000000);
-	}
-	if (n < 0 && strncmp(r->figures_problem, error_text(&err), sizeof(r->figures_problem) - 1))
-		log_warning("%s", error_text(&err));
-	snprintf(r->figures_problem, sizeof(r->figures_problem), "%s", n < 0 ? error_text(&err) : "");
 }
 
 static bool serve(void *arg, const char *path, const char *accept, struct http_reply *reply)
