@@ -300,14 +300,15 @@ static const char *link_name(const struct ruleset *rs, uint32_t ifindex, char *n
 void plan_each_pair(const struct plan *p,
 	void (*each)(void *arg, const char *in, const char *out, bool hairpin), void *arg)
 {
-	const struct element_list *pairs = &p->ruleset.sets[SET_PAIRS];
+	static const enum ruleset_set sets[] = {SET_PAIRS, SET_HAIRPINS};
 	char a[IFNAMSIZ], b[IFNAMSIZ];
 
-	for (size_t i = 0; i < pairs->n; i++) {
-		const struct set_element *e = &pairs->items[i];
+	for (size_t s = 0; s < ARRAY_SIZE(sets); s++) {
+		const struct element_list *pairs = &p->ruleset.sets[sets[s]];
 
-		each(arg, link_name(&p->ruleset, get_be32(e->key), a),
-			link_name(&p->ruleset, get_be32(e->key + 4), b),
-			ruleset_has(&p->ruleset, SET_HAIRPINS, e));
+		for (size_t i = 0; i < pairs->n; i++)
+			each(arg, link_name(&p->ruleset, get_be32(pairs->items[i].key), a),
+				link_name(&p->ruleset, get_be32(pairs->items[i].key + 4), b),
+				sets[s] == SET_HAIRPINS);
 	}
 }

@@ -238,7 +238,7 @@ static void follow(struct topology *t, const struct addr *a)
 	for (size_t i = 0; i < n; i++) {
 		const struct link *l = facts_link(t->facts, r[i]->ifindex);
 
-		if (l && r[i]->dst.len)
+		if (l && r[i]->dst.len && !seat_of(t, l)->uplink)
 			found_uplink(t, l, "route to %s", prefix_text(&r[i]->dst, cidr));
 	}
 }
@@ -282,7 +282,8 @@ static void find_uplinks(struct topology *t)
 	for (size_t i = 0; i < f->n_routes; i++) {
 		const struct link *l = facts_link(f, f->routes[i].ifindex);
 
-		if (l && f->routes[i].dst.len && f->routes[i].gateway.family && !is_tunnel(l))
+		if (l && f->routes[i].dst.len && f->routes[i].gateway.family && !is_tunnel(l) &&
+			!seat_of(t, l)->uplink)
 			found_uplink(t, l, "route to %s", prefix_text(&f->routes[i].dst, cidr));
 	}
 	for (size_t i = 0; i < f->n_addresses; i++) {
@@ -415,7 +416,6 @@ static void add_routing_device(struct topology *t, const struct link *l, bool ch
 		return;
 	if (s->pod) {
 		add_ports(t, l, role, false);
-		ruleset_add_pair(rs, SET_PAIRS, l->ifindex, l->ifindex);
 		ruleset_add_pair(rs, SET_HAIRPINS, l->ifindex, l->ifindex);
 	} else if (!add_ports(t, l, role, true)) {
 		add_ports(t, l, role, false);
@@ -439,7 +439,6 @@ static void add_pairs(struct topology *t)
 				ruleset_add_pair(rs, SET_PAIRS, f->links[i].ifindex, f->links[j].ifindex);
 				ruleset_add_pair(rs, SET_PAIRS, f->links[j].ifindex, f->links[i].ifindex);
 			} else if (t->seats[i].uplink && transit) {
-				ruleset_add_pair(rs, SET_PAIRS, f->links[i].ifindex, f->links[j].ifindex);
 				ruleset_add_pair(rs, SET_HAIRPINS, f->links[i].ifindex, f->links[j].ifindex);
 			}
 		}

@@ -60,8 +60,8 @@ static void add_ct(struct nftnl_rule *r, uint32_t key, int dir)
 		nftnl_expr_set_u8(e, NFTNL_EXPR_CT_DIR, (uint8_t)dir);
 }
 
-/* `ct KEY BIT` and its negation: host-endian bits */
-static void add_ct_bit(struct nftnl_rule *r, uint32_t key, uint32_t bit, bool set)
+/* `ct KEY BIT`: host-endian bits */
+static void add_ct_bit(struct nftnl_rule *r, uint32_t key, uint32_t bit)
 {
 	const uint32_t zero = 0;
 	struct nftnl_expr *e;
@@ -73,7 +73,7 @@ static void add_ct_bit(struct nftnl_rule *r, uint32_t key, uint32_t bit, bool se
 	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_LEN, sizeof(bit));
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_MASK, &bit, sizeof(bit));
 	nftnl_expr_set(e, NFTNL_EXPR_BITWISE_XOR, &zero, sizeof(zero));
-	add_cmp(r, set ? NFT_CMP_NEQ : NFT_CMP_EQ, &zero, sizeof(zero));
+	add_cmp(r, NFT_CMP_NEQ, &zero, sizeof(zero));
 }
 
 static void add_l4proto(struct nftnl_rule *r, uint8_t protocol)
@@ -164,10 +164,7 @@ static void add_op(struct nftnl_rule *r, const struct rule_expr *x, uint8_t *gua
 		add_cmp(r, NFT_CMP_EQ, zero, 4);
 		break;
 	case OP_DNAT:
-		add_ct_bit(r, NFT_CT_STATUS, IPS_DST_NAT, true);
-		break;
-	case OP_NOT_DNAT:
-		add_ct_bit(r, NFT_CT_STATUS, IPS_DST_NAT, false);
+		add_ct_bit(r, NFT_CT_STATUS, IPS_DST_NAT);
 		break;
 	case OP_TCP:
 		add_l4proto(r, IPPROTO_TCP);
@@ -176,7 +173,7 @@ static void add_op(struct nftnl_rule *r, const struct rule_expr *x, uint8_t *gua
 		add_l4proto(r, IPPROTO_UDP);
 		break;
 	case OP_ESTABLISHED:
-		add_ct_bit(r, NFT_CT_STATE, NF_CT_STATE_BIT(IP_CT_ESTABLISHED), true);
+		add_ct_bit(r, NFT_CT_STATE, NF_CT_STATE_BIT(IP_CT_ESTABLISHED));
 		break;
 	case OP_SADDR:
 		add_network_addr(r, x, false, guard);

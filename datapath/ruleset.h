@@ -25,9 +25,9 @@
  * set NAME: every set of enum ruleset_set, always all of them
  * chain forward: hook forward priority 300, behind every policy chain
  *   - iif . oif @pairs ct direction original meta mark 0 goto managed (accelerate, if managed is empty)
- * chain managed: what must not be offloaded; each part only while there is a need for it
+ *   - ct status dnat iif . oif @hairpins ct direction original meta mark 0 goto the same, while there are
+ * hairpins chain managed: what must not be offloaded; each part only while there is a need for it
  *   - iif @checked-uplinks fib saddr . iif oif missing accept
- *   - iif . oif @hairpins ct status & dnat == 0 accept
  *   - EXCLUSION accept, for each
  *   - while any type is off: CLASS accept (off) or goto accelerate (on), in class order; the last ones are
  *     left out where they do what the chain's end does
@@ -73,9 +73,9 @@ enum set_kind {
 };
 
 enum ruleset_set {
-	SET_PAIRS,    /* managed pairs (in, out): one side pod-side, the other an uplink; or a hairpin */
-	SET_HAIRPINS, /* managed pairs for DNATed flows only: a bridge with itself, an uplink with an uplink
-		       */
+	SET_PAIRS,    /* managed pairs (in, out): one side pod-side, the other an uplink */
+	SET_HAIRPINS, /* pairs (in, out) of which only DNATed flows are managed: a bridge with itself, uplink
+			 to uplink */
 	SET_CHECKED_UPLINKS, /* uplinks that are not surely the way back to every source */
 	SET_LOCAL_PODS4,
 	SET_LOCAL_PODS6,
@@ -131,7 +131,6 @@ enum rule_op {
 	OP_UNMARKED,       /* meta mark 0 */
 	OP_NO_WAY_BACK,    /* fib saddr . iif oif missing */
 	OP_DNAT,           /* ct status dnat: destination was translated */
-	OP_NOT_DNAT,       /* its negation */
 	OP_TCP,            /* meta l4proto tcp */
 	OP_UDP,            /* meta l4proto udp */
 	OP_ESTABLISHED,    /* ct state established */

@@ -58,8 +58,6 @@ static bool expr_matches(const struct ruleset *rs, const struct rule_expr *e, co
 	switch (e->op) {
 	case OP_DNAT:
 		return f->status & FLOW_STATUS_DNAT;
-	case OP_NOT_DNAT:
-		return !(f->status & FLOW_STATUS_DNAT);
 	case OP_TCP:
 		return f->protocol == IPPROTO_TCP;
 	case OP_UDP:

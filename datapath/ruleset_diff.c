@@ -85,7 +85,6 @@ static bool expr_equal(const struct rule_expr *a, const struct rule_expr *b)
 	case OP_UNMARKED:
 	case OP_NO_WAY_BACK:
 	case OP_DNAT:
-	case OP_NOT_DNAT:
 	case OP_TCP:
 	case OP_UDP:
 	case OP_ESTABLISHED:

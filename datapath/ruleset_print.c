@@ -120,9 +120,6 @@ static void print_expr(const struct rule_expr *e, struct strbuf *out)
 	case OP_DNAT:
 		strbuf_puts(out, "ct status dnat");
 		break;
-	case OP_NOT_DNAT:
-		strbuf_puts(out, "ct status & dnat == 0");
-		break;
 	case OP_TCP:
 		strbuf_puts(out, "meta l4proto tcp");
 		break;

@@ -50,8 +50,14 @@ static bool any_off(const struct ruleset *rs)
 
 static bool managed_is_empty(const struct ruleset *rs)
 {
-	return !rs->sets[SET_CHECKED_UPLINKS].n && !rs->sets[SET_HAIRPINS].n && !rs->exclusions.n &&
-	       !any_off(rs);
+	return !rs->sets[SET_CHECKED_UPLINKS].n && !rs->exclusions.n && !any_off(rs);
+}
+
+static void end_front(const struct ruleset *rs, struct rule *r)
+{
+	add_expr(r, EXPR(.op = OP_ORIGINAL));
+	add_expr(r, EXPR(.op = OP_UNMARKED));
+	add_expr(r, EXPR(.op = OP_GOTO, .chain = managed_is_empty(rs) ? CHAIN_INSERT : CHAIN_MANAGED));
 }
 
 static void forward_rules(const struct ruleset *rs, struct rule_list *ret)
@@ -59,9 +65,15 @@ static void forward_rules(const struct ruleset *rs, struct rule_list *ret)
 	struct rule *r = add_rule(ret);
 
 	add_expr(r, EXPR(.op = OP_PAIR_IN_SET, .set = SET_PAIRS));
-	add_expr(r, EXPR(.op = OP_ORIGINAL));
-	add_expr(r, EXPR(.op = OP_UNMARKED));
-	add_expr(r, EXPR(.op = OP_GOTO, .chain = managed_is_empty(rs) ? CHAIN_INSERT : CHAIN_MANAGED));
+	end_front(rs, r);
+	if (!rs->sets[SET_HAIRPINS].n)
+		return;
+	/* a set of its own behind a cheap test: the managed pairs pay one look-up, and so does what is
+	 * foreign */
+	r = add_rule(ret);
+	add_expr(r, EXPR(.op = OP_DNAT));
+	add_expr(r, EXPR(.op = OP_PAIR_IN_SET, .set = SET_HAIRPINS));
+	end_front(rs, r);
 }
 
 /*
@@ -91,12 +103,6 @@ static void managed_rules(const struct ruleset *rs, struct rule_list *ret)
 		r = add_rule(ret);
 		add_expr(r, EXPR(.op = OP_IIF_IN_SET, .set = SET_CHECKED_UPLINKS));
 		add_expr(r, EXPR(.op = OP_NO_WAY_BACK));
-		add_expr(r, VERDICT_ACCEPT);
-	}
-	if (rs->sets[SET_HAIRPINS].n) {
-		r = add_rule(ret);
-		add_expr(r, EXPR(.op = OP_PAIR_IN_SET, .set = SET_HAIRPINS));
-		add_expr(r, EXPR(.op = OP_NOT_DNAT));
 		add_expr(r, VERDICT_ACCEPT);
 	}
 	for (size_t i = 0; i < rs->exclusions.n; i++)

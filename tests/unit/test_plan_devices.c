@@ -90,7 +90,7 @@ static void test_bridge(void **state)
 	assert_null(find_device(p, "veth1"));
 	assert_true(in_flowtable(p, "veth0") && in_flowtable(p, "eth0"));
 	assert_false(in_flowtable(p, "cni0") || in_flowtable(p, "veth1"));
-	assert_true(has_pair(&w, SET_PAIRS, "cni0", "cni0") && has_pair(&w, SET_HAIRPINS, "cni0", "cni0"));
+	assert_true(!has_pair(&w, SET_PAIRS, "cni0", "cni0") && has_pair(&w, SET_HAIRPINS, "cni0", "cni0"));
 	assert_false(has_pair(&w, SET_HAIRPINS, "cni0", "eth0"));
 	assert_false(find_device(p, "eth0")->checked);
 	world_done(&w);
@@ -213,7 +213,7 @@ static void test_configured(void **state)
 	assert_int_equal(find_device(p, "eth9")->state, DEVICE_MISSING);
 	assert_false(in_flowtable(p, "eth9"));
 	assert_true(warned(p, "Node n1", "no uplink"));
-	assert_true(has_pair(&w, SET_PAIRS, "br7", "br7"));
+	assert_true(has_pair(&w, SET_HAIRPINS, "br7", "br7"));
 	world_done(&w);
 }
 

@@ -257,10 +257,12 @@ static void test_rules(void **state)
 	ruleset_add_exclusion(&rs, &value, 1);
 	assert_chain(&rs, CHAIN_MANAGED,
 		"iif @checked-uplinks fib saddr . iif oif missing accept\n"
-		"iif . oif @hairpins ct status & dnat == 0 accept\n"
 		"meta l4proto udp ct original proto-dst @excluded-nodeports-udp accept\n"
 		"ip6 daddr fc01::aabb:ccdd:eefe accept\n"
 		"goto accelerate\n");
+	assert_chain(&rs, CHAIN_FORWARD,
+		"iif . oif @pairs ct direction original meta mark 0 goto managed\n"
+		"ct status dnat iif . oif @hairpins ct direction original meta mark 0 goto managed\n");
 	rs.present = false;
 	assert_chain(&rs, CHAIN_FORWARD, "");
 	ruleset_done(&rs);
@@ -272,14 +274,12 @@ static void test_need_of_managed(void **state)
 	struct rule_expr excluded = {.op = OP_ORIGINAL_DADDR, .set = SET_EXCLUDED_IPS4};
 
 	(void)state;
-	for (unsigned need = 0; need < 4; need++) {
+	for (unsigned need = 0; need < 3; need++) {
 		struct ruleset rs = sample();
 
 		if (need == 0)
 			ruleset_add_interface(&rs, SET_CHECKED_UPLINKS, 2);
 		else if (need == 1)
-			ruleset_add_pair(&rs, SET_HAIRPINS, 12, 12);
-		else if (need == 2)
 			ruleset_add_exclusion(&rs, &excluded, 1);
 		else
 			rs.off[TYPE_OTHER] = true;

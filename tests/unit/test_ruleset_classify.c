@@ -79,8 +79,7 @@ static struct ruleset node(void)
 		class(&rs, TYPE_EXTERNAL_TO_NODEPORT, E(.op = OP_UDP),
 			E(.op = OP_ORIGINAL_DADDR, .set = SET_NODE_ADDRESSES4 + v6),
 			E(.op = OP_ORIGINAL_DPORT, .set = SET_NODEPORTS_UDP));
-		class(&rs, TYPE_POD_TO_POD, E(.op = OP_NOT_DNAT),
-			E(.op = OP_SADDR, .set = SET_LOCAL_PODS4 + v6),
+		class(&rs, TYPE_POD_TO_POD, ANY, E(.op = OP_SADDR, .set = SET_LOCAL_PODS4 + v6),
 			E(.op = OP_DADDR, .set = SET_REMOTE_PODS4 + v6));
 	}
 	class(&rs, TYPE_EXTERNAL_TO_SERVICE, ANY, E(.op = OP_SADDR, .value = address("169.254.0.253")),
@@ -124,8 +123,8 @@ static void test_types(void **state)
 		"10.244.1.5");
 	assert_type(
 		&rs, TYPE_POD_TO_SERVICE, IPPROTO_TCP, "fd00:1::5", "fd96::1", 443, "fd00:2::7", "fd00:1::5");
-	/* A cluster IP that is not (no longer) in the set. */
-	assert_type(&rs, TYPE_POD_TO_EXTERNAL, IPPROTO_TCP, "10.244.1.5", "10.96.0.2", 443, "10.244.2.7",
+	/* A cluster IP that is not (no longer) in the set: only its addresses after translation tell. */
+	assert_type(&rs, TYPE_POD_TO_POD, IPPROTO_TCP, "10.244.1.5", "10.96.0.2", 443, "10.244.2.7",
 		"10.244.1.5");
 	/* NodePorts: protocol, port, both addresses of the node; the source was masqueraded. */
 	assert_type(&rs, TYPE_EXTERNAL_TO_NODEPORT, IPPROTO_TCP, "198.51.100.9", "192.0.2.1", 30080,
