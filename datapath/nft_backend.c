@@ -51,17 +51,29 @@ static void device_refused(struct sync_result *ret, bool add, const struct devic
 		sync_failed(ret, d->name, code);
 }
 
+/* Which device the kernel refused; 'count' when it does not say (before 6.4). */
+static size_t refused_index(
+	const struct nft_batch *b, const struct nft_failure *f, const struct device *devices, size_t count)
+{
+	char name[IFNAMSIZ];
+	size_t i = 0;
+
+	if (!nft_failure_device(b, f, name))
+		return count;
+	while (i < count && strcmp(devices[i].name, name) != 0)
+		i++;
+	return i;
+}
+
 /*
  * Adds or removes devices in transactions of their own. What the kernel refuses is found by its answer, or by
- * halving the list where it does not say (before 6.4), and costs only itself.
+ * halving the list where it does not say, and costs only itself.
  */
 static void sync_devices(
 	struct nft_backend *n, bool add, const struct device *devices, size_t count, struct sync_result *ret)
 {
 	struct nft_batch batch = {0};
 	struct nft_failure failure;
-	char name[IFNAMSIZ];
-	size_t at = count;
 
 	if (!count)
 		return;
@@ -76,10 +88,8 @@ static void sync_devices(
 	} else if (count == 1) {
 		device_refused(ret, add, &devices[0], failure.code);
 	} else {
-		if (nft_failure_device(&batch, &failure, name)) {
-			for (at = 0; at < count && strcmp(devices[at].name, name) != 0;)
-				at++;
-		}
+		size_t at = refused_index(&batch, &failure, devices, count);
+
 		if (at < count) {
 			device_refused(ret, add, &devices[at], failure.code);
 			sync_devices(n, add, devices, at, ret);
@@ -127,10 +137,18 @@ static int send_change(struct nft_backend *n, const struct nft_change *c, const 
 		ret->devices_added += (unsigned)first->n;
 		first->n = 0;
 	} else if (failure.message < batch.n && batch.messages[failure.message].kind == NFT_MESSAGE_DEVICES) {
+		int code = failure.code;
+		size_t at = refused_index(&batch, &failure, first->items, first->n);
+
 		nft_batch_done(&batch);
 		nft_put_change(&batch, c, to);
 		nft_batch_send(&n->transactions, &batch, true, &failure);
 		ret->messages += (unsigned)batch.n;
+		if (!failure.code && at < first->n) {
+			device_refused(ret, true, &first->items[at], code);
+			memmove(first->items + at, first->items + at + 1,
+				(--first->n - at) * sizeof(*first->items));
+		}
 	}
 	if (failure.code)
 		nft_failure_error(&batch, &failure, err);
