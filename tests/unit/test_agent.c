@@ -1,0 +1,610 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/mem.h"
+#include "controller/agent.h"
+#include "controller/config_file.h"
+#include "controller/flow_totals.h"
+#include "datapath/memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MS 1000
+#define SECOND (1000 * MS)
+
+struct world {
+	struct agent agent;
+	struct cluster *cluster;
+	struct backend *backend;
+	uint64_t now;
+	struct facts facts; /* what a refresh reads */
+	int refresh_error, probe_error;
+	unsigned refreshes, probes;
+	bool no_flowtable;
+};
+
+static uint64_t fake_now(void *arg)
+{
+	return ((struct world *)arg)->now;
+}
+
+static double fake_wall(void *arg)
+{
+	return 1e9 + (double)((struct world *)arg)->now / SECOND;
+}
+
+static int fake_refresh(void *arg, struct facts *f, struct error *err)
+{
+	struct world *w = arg;
+	struct facts next;
+
+	w->refreshes++;
+	if (w->refresh_error)
+		return error_set(err, w->refresh_error, "rtnetlink", NULL, "refused by the test");
+	facts_copy(&w->facts, &next);
+	next.features = f->features;
+	if (facts_equal(&next, f)) {
+		facts_done(&next);
+		return 0;
+	}
+	facts_done(f);
+	*f = next;
+	return 1;
+}
+
+static int fake_probe(void *arg, struct facts *f, struct error *err)
+{
+	struct world *w = arg;
+
+	w->probes++;
+	if (w->probe_error)
+		return error_set(err, w->probe_error, "nf_tables", NULL, "refused by the test");
+	f->features = (struct features){
+		.nftables = true, .flowtable = !w->no_flowtable, .flowtable_counter = !w->no_flowtable};
+	if (w->no_flowtable)
+		snprintf(f->features.reason, sizeof(f->features.reason), "no flowtable in this test");
+	return 0;
+}
+
+static void add_link(struct facts *f, uint32_t ifindex, const char *name, const char *kind)
+{
+	struct link *l = VEC_ADD(f->links, f->n_links, f->cap_links);
+
+	*l = (struct link){.ifindex = ifindex, .type = 1, .mtu = 1500, .up = true, .carrier = true};
+	snprintf(l->name, sizeof(l->name), "%s", name);
+	snprintf(l->kind, sizeof(l->kind), "%s", kind);
+}
+
+static void add_route(struct facts *f, const char *dst, uint32_t ifindex, const char *gateway)
+{
+	struct route *r = VEC_ADD(f->routes, f->n_routes, f->cap_routes);
+
+	assert_true(prefix_parse(dst, &r->dst, NULL));
+	r->ifindex = ifindex;
+	r->table = 254;
+	if (gateway)
+		assert_true(addr_parse(gateway, &r->gateway));
+}
+
+static void add_pod(struct world *w, uint32_t ifindex, const char *name, const char *address)
+{
+	add_link(&w->facts, ifindex, name, "veth");
+	add_route(&w->facts, address, ifindex, NULL);
+	facts_sort(&w->facts);
+}
+
+static void put_node(struct world *w, const char *name, const char *pod_cidr, const char *address)
+{
+	struct node n = {.name = xstrdup(name)};
+
+	n.pod_cidrs = xcalloc(1, sizeof(*n.pod_cidrs));
+	n.n_pod_cidrs = 1;
+	assert_true(prefix_parse(pod_cidr, n.pod_cidrs, NULL));
+	n.addresses = xcalloc(1, sizeof(*n.addresses));
+	n.n_addresses = 1;
+	assert_true(addr_parse(address, n.addresses));
+	cluster_put_node(w->cluster, &n);
+}
+
+static void put_service(struct world *w, const char *name, const char *cluster_ip)
+{
+	struct service s = {.namespace = xstrdup("default"), .name = xstrdup(name)};
+
+	s.cluster_ips = xcalloc(1, sizeof(*s.cluster_ips));
+	s.n_cluster_ips = 1;
+	assert_true(addr_parse(cluster_ip, s.cluster_ips));
+	s.ports = xcalloc(1, sizeof(*s.ports));
+	s.n_ports = 1;
+	s.ports[0] = (struct service_port){.protocol = PROTOCOL_TCP, .port = 80};
+	cluster_put_service(w->cluster, &s);
+}
+
+static void finish_lists(struct world *w)
+{
+	for (int kind = 0; kind < OBJECT_KINDS; kind++) {
+		cluster_relist_begin(w->cluster, kind);
+		if (kind == OBJECT_NODE) {
+			put_node(w, "n1", "10.0.1.0/24", "192.168.0.1");
+			put_node(w, "n2", "10.0.2.0/24", "192.168.0.2");
+		}
+		cluster_relist_end(w->cluster, kind);
+	}
+	agent_note(&w->agent, AGENT_CLUSTER);
+}
+
+/* As the loop does: waits as long as it is told to, at most 'us' altogether. Returns the steps made. */
+static unsigned run(struct world *w, uint64_t us)
+{
+	uint64_t end = w->now + us;
+	unsigned steps = 0;
+	int64_t wait;
+
+	while ((wait = agent_wait(&w->agent)) >= 0 && w->now + (uint64_t)wait <= end) {
+		w->now += (uint64_t)wait;
+		agent_step(&w->agent);
+		assert_true(++steps < 10000);
+	}
+	w->now = end;
+	return steps;
+}
+
+static int setup(void **state)
+{
+	struct world *w = xcalloc(1, sizeof(*w));
+	struct agent_edges edges = {
+		.now = fake_now, .wall = fake_wall, .refresh = fake_refresh, .probe = fake_probe, .arg = w};
+	struct config config;
+
+	w->now = 1000 * SECOND;
+	w->cluster = cluster_new();
+	w->backend = memory_backend_new();
+	add_link(&w->facts, 2, "eth0", "");
+	add_route(&w->facts, "0.0.0.0/0", 2, "192.168.0.254");
+	add_route(&w->facts, "10.0.2.0/24", 2, "192.168.0.2");
+	add_pod(w, 10, "veth1", "10.0.1.5/32");
+	config_default(&config);
+	agent_init(&w->agent, "n1", &config, w->cluster, w->backend, &edges);
+	*state = w;
+	return 0;
+}
+
+static int setup_synced(void **state)
+{
+	struct world *w;
+
+	setup(state);
+	w = *state;
+	finish_lists(w);
+	run(w, SECOND);
+	assert_true(w->agent.ready);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 1);
+	assert_int_equal(memory_backend_transactions(w->backend), 1);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct world *w = *state;
+
+	agent_done(&w->agent);
+	backend_free(w->backend);
+	cluster_free(w->cluster);
+	facts_done(&w->facts);
+	free(w);
+	return 0;
+}
+
+static void test_nothing_before_synced(void **state)
+{
+	struct world *w = *state;
+
+	run(w, SECOND);
+	assert_int_equal(w->refreshes, 1);
+	for (int kind = 0; kind < OBJECT_KINDS; kind++) {
+		assert_int_equal(memory_backend_observations(w->backend), 0);
+		assert_false(w->agent.ready);
+		cluster_relist_begin(w->cluster, kind);
+		cluster_relist_end(w->cluster, kind);
+		agent_note(&w->agent, AGENT_CLUSTER);
+		run(w, SECOND);
+	}
+	assert_true(w->agent.ready);
+	assert_int_equal(memory_backend_observations(w->backend), 1);
+}
+
+static void test_idle_is_silent(void **state)
+{
+	struct world *w = *state;
+
+	assert_int_equal(agent_wait(&w->agent), -1);
+	assert_int_equal(run(w, 3600ull * SECOND), 0);
+}
+
+static void test_change_is_one_sync_of_that_change(void **state)
+{
+	struct world *w = *state;
+	uint64_t messages = w->agent.figures.messages;
+	struct set_element e = {.key = {10, 96, 0, 7}};
+
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	agent_note(&w->agent, AGENT_CLUSTER);
+	assert_true(agent_wait(&w->agent) <= 10 * MS);
+	assert_int_equal(run(w, SECOND), 1);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+	assert_int_equal(w->agent.figures.messages, messages + 1);
+	assert_true(ruleset_has(memory_backend_ruleset(w->backend), SET_CLUSTER_IPS4, &e));
+}
+
+static void test_unchanged_is_no_sync(void **state)
+{
+	struct world *w = *state;
+
+	put_node(w, "n2", "10.0.2.0/24", "192.168.0.2"); /* a heartbeat */
+	agent_note(&w->agent, AGENT_CLUSTER);
+	agent_note(&w->agent, AGENT_FACTS);
+	run(w, SECOND);
+	assert_int_equal(w->refreshes, 2);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED] + w->agent.figures.syncs[SYNC_UNCHANGED], 1);
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static void test_churn_is_bundled(void **state)
+{
+	struct world *w = *state;
+	char address[20];
+
+	for (int i = 0; i < 100; i++) {
+		snprintf(address, sizeof(address), "10.96.1.%d", i + 1);
+		put_service(w, address, address);
+		agent_note(&w->agent, AGENT_CLUSTER);
+		run(w, MS);
+	}
+	run(w, SECOND);
+	/* One step per 10 ms, and not none until the churn ends. */
+	assert_in_range(w->agent.figures.syncs[SYNC_CHANGED], 5, 13);
+	assert_int_equal(memory_backend_ruleset(w->backend)->sets[SET_CLUSTER_IPS4].n, 100);
+}
+
+static void test_new_pod(void **state)
+{
+	struct world *w = *state;
+	size_t pairs = memory_backend_ruleset(w->backend)->sets[SET_PAIRS].n;
+
+	add_pod(w, 11, "veth2", "10.0.1.6/32");
+	agent_note(&w->agent, AGENT_FACTS);
+	assert_in_range(agent_wait(&w->agent), 20 * MS, 100 * MS);
+	run(w, SECOND);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+	assert_int_equal(memory_backend_ruleset(w->backend)->n_devices, 3);
+	assert_int_equal(memory_backend_ruleset(w->backend)->sets[SET_PAIRS].n, pairs + 2);
+}
+
+static void test_failure_is_kept_and_retried(void **state)
+{
+	struct world *w = *state;
+	struct set_element e = {.key = {10, 96, 0, 7}};
+
+	memory_backend_fail_next(w->backend, -EBUSY, "set cluster-ips4");
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	run(w, 100 * MS);
+	assert_int_equal(w->agent.figures.syncs[SYNC_FAILED], 1);
+	assert_int_equal(w->agent.figures.failures[SYNC_FAILURE_CONFLICT], 1);
+	assert_non_null(strstr(w->agent.figures.sync_error, "set cluster-ips4"));
+	assert_false(ruleset_has(memory_backend_ruleset(w->backend), SET_CLUSTER_IPS4, &e));
+	assert_true(w->agent.ready);
+
+	/* The second one as well: the pause doubles. */
+	memory_backend_fail_next(w->backend, -EBUSY, "set cluster-ips4");
+	run(w, SECOND);
+	assert_int_equal(w->agent.figures.syncs[SYNC_FAILED], 2);
+	assert_in_range(agent_wait(&w->agent), 1 * SECOND, 2 * SECOND);
+	run(w, 3 * SECOND);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+	assert_string_equal(w->agent.figures.sync_error, "");
+	assert_true(ruleset_has(memory_backend_ruleset(w->backend), SET_CLUSTER_IPS4, &e));
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static void test_retries_end_at_a_minute(void **state)
+{
+	struct world *w = *state;
+	unsigned steps;
+
+	w->refresh_error = -EPERM;
+	agent_note(&w->agent, AGENT_FACTS);
+	run(w, 300ull * SECOND);
+	assert_in_range(agent_wait(&w->agent), 0, 60 * SECOND);
+	steps = run(w, 600ull * SECOND);
+	assert_in_range(steps, 9, 11);
+	assert_non_null(strstr(w->agent.figures.facts_error, "refused by the test"));
+	/* What is known goes on to work. */
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	run(w, SECOND);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+	w->refresh_error = 0;
+	run(w, 60ull * SECOND);
+	assert_string_equal(w->agent.figures.facts_error, "");
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static enum device_state state_of(const struct agent *a, const char *name)
+{
+	for (size_t i = 0; i < a->plan.n_devices; i++)
+		if (!strcmp(a->plan.devices[i].name, name))
+			return a->plan.devices[i].state;
+	fail_msg("no device %s", name);
+	return DEVICE_MISSING;
+}
+
+static void test_refused_device(void **state)
+{
+	struct world *w = *state;
+
+	memory_backend_refuse_device(w->backend, "veth2", -EOPNOTSUPP);
+	add_pod(w, 11, "veth2", "10.0.1.6/32");
+	agent_note(&w->agent, AGENT_FACTS);
+	run(w, SECOND);
+	assert_int_equal(state_of(&w->agent, "veth2"), DEVICE_FAILED);
+	assert_int_equal(state_of(&w->agent, "veth1"), DEVICE_ACTIVE);
+	assert_int_equal(memory_backend_ruleset(w->backend)->n_devices, 2);
+	assert_int_equal(w->agent.figures.syncs[SYNC_FAILED], 0);
+	assert_in_range(agent_wait(&w->agent), 3 * SECOND, 5 * SECOND);
+	run(w, 10 * SECOND);
+	assert_int_equal(state_of(&w->agent, "veth2"), DEVICE_FAILED);
+
+	/* Any news of the links is a reason to try at once. */
+	memory_backend_refuse_device(w->backend, "veth2", 0);
+	agent_note(&w->agent, AGENT_FACTS);
+	run(w, 200 * MS);
+	assert_int_equal(state_of(&w->agent, "veth2"), DEVICE_ACTIVE);
+	assert_int_equal(memory_backend_ruleset(w->backend)->n_devices, 3);
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static void test_repair(void **state)
+{
+	struct world *w = *state;
+	uint64_t messages;
+
+	memory_backend_drop_table(w->backend);
+	agent_touched(&w->agent, "nft (pid 7)");
+	assert_in_range(agent_wait(&w->agent), 0, 100 * MS);
+	run(w, SECOND);
+	assert_true(memory_backend_equals(w->backend, &w->agent.plan.ruleset));
+	assert_int_equal(w->agent.figures.repairs, 1);
+	assert_string_equal(w->agent.figures.last_actor, "nft (pid 7)");
+
+	/* A touch that changed nothing is looked at, and no repair. */
+	messages = w->agent.figures.messages;
+	agent_touched(&w->agent, "nft (pid 8)");
+	run(w, SECOND);
+	assert_int_equal(w->agent.figures.repairs, 1);
+	assert_int_equal(w->agent.figures.messages, messages);
+}
+
+static void test_two_that_fight(void **state)
+{
+	struct world *w = *state;
+
+	for (int i = 0; i < 1000; i++) {
+		memory_backend_drop_table(w->backend);
+		agent_touched(&w->agent, "other");
+		run(w, 10 * MS);
+	}
+	assert_in_range(w->agent.figures.repairs, 15, 22);
+}
+
+static void test_no_flowtable(void **state)
+{
+	struct world *w = *state;
+
+	w->no_flowtable = true;
+	finish_lists(w);
+	run(w, SECOND);
+	assert_true(w->agent.ready);
+	assert_false(memory_backend_ruleset(w->backend)->present);
+	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
+	assert_int_equal(w->probes, 1);
+	/* One look per minute, no more; then it can. */
+	assert_int_equal(run(w, 600ull * SECOND), 10);
+	w->no_flowtable = false;
+	run(w, 61ull * SECOND);
+	assert_true(memory_backend_ruleset(w->backend)->present);
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static void test_probes_are_rare(void **state)
+{
+	struct world *w = *state;
+	unsigned before = w->probes;
+
+	for (int i = 0; i < 1000; i++) {
+		agent_note(&w->agent, AGENT_FEATURES);
+		run(w, 100 * MS);
+	}
+	assert_in_range(w->probes - before, 9, 11);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED] + w->agent.figures.syncs[SYNC_UNCHANGED], 1);
+}
+
+static void test_inserts_are_monotonic(void **state)
+{
+	struct world *w = *state;
+	const uint64_t *inserts = w->agent.figures.inserts;
+
+	memory_backend_count(w->backend, TYPE_POD_TO_POD, 5);
+	assert_int_equal(agent_inserts(&w->agent, NULL), 0);
+	assert_int_equal(inserts[TYPE_POD_TO_POD], 5);
+	memory_backend_drop_table(w->backend);
+	assert_int_equal(agent_inserts(&w->agent, NULL), 0); /* no table: no news */
+	assert_int_equal(inserts[TYPE_POD_TO_POD], 5);
+	agent_touched(&w->agent, "");
+	run(w, SECOND);
+	memory_backend_count(w->backend, TYPE_POD_TO_POD, 9);
+	assert_int_equal(agent_inserts(&w->agent, NULL), 0);
+	assert_int_equal(inserts[TYPE_POD_TO_POD], 14);
+	assert_int_equal(inserts[TYPE_OTHER], 0);
+}
+
+static void write_file(const char *path, const char *text)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+#define HEAD "apiVersion: slipstream/v1alpha1\nkind: Configuration\n"
+
+static void test_config_file(void **state)
+{
+	struct world *w = *state;
+	char folder[] = "/tmp/test_agent.XXXXXX";
+	struct string_list warnings = {0};
+	struct config_file *file;
+	struct error err = {0};
+	struct config config;
+	char path[64], other[64];
+
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/config.yaml", folder);
+	snprintf(other, sizeof(other), "%s/new", folder);
+	write_file(path, HEAD);
+	assert_int_equal(config_file_open(path, &file, &err), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 0);
+
+	/* A bad one keeps the old, and is said once. */
+	write_file(path, HEAD "traffic: {pod-to-pod: {engine: fast}}\n");
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), -EINVAL);
+	agent_config_failed(&w->agent, &err);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 0);
+	assert_int_equal(run(w, SECOND), 0);
+	assert_int_equal(w->agent.figures.reloads_failed, 1);
+	assert_non_null(strstr(w->agent.figures.config_error, "config.yaml:3"));
+	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_FLOWTABLE);
+
+	/* A good one, moved in as editors and ConfigMaps do it. */
+	write_file(other, HEAD "traffic: {pod-to-pod: {engine: \"off\"}}\n");
+	assert_int_equal(rename(other, path), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 1);
+	agent_set_config(&w->agent, &config);
+	run(w, SECOND);
+	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
+	assert_string_equal(w->agent.figures.config_error, "");
+	assert_int_equal(w->agent.figures.reloads, 1);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+
+	/* Gone: nothing happens, unless asked. */
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 0);
+	assert_int_equal(config_file_read(file, true, &config, &warnings, &err), -ENOENT);
+	config_file_close(file);
+	string_list_done(&warnings);
+	assert_int_equal(rmdir(folder), 0);
+}
+
+static struct flow make_flow(uint32_t id, uint64_t bytes)
+{
+	struct flow f = {.protocol = 6, .id = id, .counted = true, .status = FLOW_STATUS_OFFLOAD};
+
+	f.bytes[0] = bytes;
+	f.packets[1] = bytes / 100;
+	return f;
+}
+
+static void dump(struct flow_totals *t, uint64_t now, size_t n, const struct flow *flows)
+{
+	flow_totals_begin(t);
+	for (size_t i = 0; i < n; i++)
+		flow_totals_add(t, &flows[i], TYPE_POD_TO_POD, now);
+	flow_totals_end(t, now);
+}
+
+static void test_flow_totals(void **state)
+{
+	struct flow_totals t = {0};
+	struct flow flows[3] = {make_flow(1, 1000), make_flow(2, 500), make_flow(3, 100)};
+
+	(void)state;
+	dump(&t, 0, 1, flows); /* the base */
+	assert_int_equal(t.flows[TYPE_POD_TO_POD], 1);
+	assert_int_equal(t.bytes[TYPE_POD_TO_POD], 0);
+	flows[0].bytes[0] = 1400;
+	dump(&t, 15, 2, flows);
+	assert_int_equal(t.bytes[TYPE_POD_TO_POD], 400 + 500);
+	assert_int_equal(t.packets[TYPE_POD_TO_POD], 5);
+	/* Not in a dump, and back: nothing is counted twice. */
+	dump(&t, 30, 0, flows);
+	assert_int_equal(t.flows[TYPE_POD_TO_POD], 0);
+	flows[0].bytes[1] = 50;
+	dump(&t, 45, 1, flows);
+	assert_int_equal(t.bytes[TYPE_POD_TO_POD], 950);
+	/* The counters start again: a new connection. */
+	flows[0] = make_flow(1, 30);
+	dump(&t, 60, 1, flows);
+	assert_int_equal(t.bytes[TYPE_POD_TO_POD], 980);
+	/* Older than the accounting. */
+	flows[2].counted = false;
+	dump(&t, 75, 3, flows);
+	assert_int_equal(t.flows[TYPE_POD_TO_POD], 3);
+	assert_int_equal(t.bytes[TYPE_POD_TO_POD], 980);
+	assert_int_equal(t.bytes[TYPE_OTHER], 0);
+	flow_totals_done(&t);
+}
+
+static void test_flow_totals_many(void **state)
+{
+	struct flow_totals t = {0};
+
+	(void)state;
+	flow_totals_end(&t, 0);
+	for (uint32_t round = 1; round <= 40; round++) {
+		flow_totals_begin(&t);
+		for (uint32_t i = 0; i < 2000; i++) {
+			struct flow f = make_flow(round * 2000 + i, 100);
+
+			flow_totals_add(&t, &f, TYPE_OTHER, round * 60);
+		}
+		flow_totals_end(&t, round * 60);
+	}
+	assert_int_equal(t.bytes[TYPE_OTHER], 40 * 2000 * 100);
+	/* Flows that ended are forgotten after ten minutes, looked at every 16 dumps. */
+	assert_true(t.n <= 28 * 2000);
+	flow_totals_done(&t);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_nothing_before_synced, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_idle_is_silent, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(
+			test_change_is_one_sync_of_that_change, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_unchanged_is_no_sync, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_churn_is_bundled, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_new_pod, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_failure_is_kept_and_retried, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_retries_end_at_a_minute, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_refused_device, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_repair, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_two_that_fight, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_no_flowtable, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_probes_are_rare, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_inserts_are_monotonic, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_config_file, setup_synced, teardown),
+		cmocka_unit_test(test_flow_totals),
+		cmocka_unit_test(test_flow_totals_many),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
