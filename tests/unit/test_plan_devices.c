@@ -173,6 +173,7 @@ static void test_masters(void **state)
 	assert_role(p, "antrea-gw0", DEVICE_POD);
 	assert_null(find_device(p, "eth1"));
 	assert_null(find_device(p, "eth2"));
+	assert_int_equal(p->ruleset.sets[SET_HAIRPINS].n, 0); /* OVS does that NAT */
 	w.config.cluster = CLUSTER_KUBE_PROXY;
 	p = make_plan(&w);
 	assert_string_equal(p->kind_reason, "configured");
@@ -206,6 +207,7 @@ static void test_configured(void **state)
 	assert_true(warned(p, "configuration", "no device no-such-device"));
 	assert_null(find_device(p, "veth0"));
 	assert_true(has_pair(&w, SET_PAIRS, "br7", "eth1") && has_pair(&w, SET_HAIRPINS, "br7", "br7"));
+	assert_true(has_pair(&w, SET_HAIRPINS, "eth0", "eth1") && has_pair(&w, SET_HAIRPINS, "eth1", "eth0"));
 
 	string_list_done(&w.config.uplinks);
 	string_list_add(&w.config.uplinks, "eth9");
