@@ -651,6 +651,8 @@ static void test_interrupted(void **state)
 		else if (ret < 0)
 			fail_msg("%s", error_text(&err));
 		refreshed += ret >= 0;
+		/* What was there all the time is in every picture: lo, v0, v1 and the 80. */
+		assert_true(facts.n_links >= 83);
 	}
 	settle();
 	check_facts();
