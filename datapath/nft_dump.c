@@ -297,7 +297,7 @@ static int on_rule(const struct nlmsghdr *nlh, void *arg)
 	const char *name;
 	int i;
 
-	/* A rule that libnftnl does not understand is not one of ours: empty text equals none. */
+	/* A rule that libnftnl does not understand is not one of ours. */
 	if (nftnl_rule_nlmsg_parse(nlh, r) < 0) {
 		o->stray_rules = true;
 		goto out;
