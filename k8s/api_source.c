@@ -24,6 +24,8 @@
 #define MAX_ERROR_BODY (64 << 10)
 /* A situation that comes back sooner than this is not told again. */
 #define TELL_AGAIN_MS 120000
+/* So many in a row, some seconds. */
+#define FORBIDDEN_LASTS 4
 
 struct api_source;
 
@@ -43,10 +45,11 @@ struct resource {
 	bool dirty;                         /* 'changed' is to be called for it */
 	char *list_version, *list_continue; /* of the page under way */
 	struct source_resource_status status;
-	/* The last problem: SOURCE_FAILURES when there was none yet. */
-	enum source_failure told;
+	enum source_failure told; /* the last problem told, SOURCE_FAILURES when there was none yet */
 	uint64_t told_at;
-	char *object_told; /* the last one about an object */
+	bool present;       /* it lasts */
+	unsigned forbidden; /* 403 in a row */
+	char *object_told;  /* the last one about an object */
 };
 
 struct api_source {
@@ -120,22 +123,30 @@ static bool told_by_other(const struct resource *r, enum source_failure failure)
 	for (size_t i = 0; i < OBJECT_KINDS; i++) {
 		const struct resource *o = &r->s->resources[i];
 
-		if (o != r && o->status.problem[0] && o->told == failure)
+		if (o != r && o->present && o->told == failure)
 			return true;
 	}
 	return false;
 }
 
-/* Keeps it as the resource's present problem; tells it when it is news. */
+/*
+ * Keeps it as the resource's present problem; tells it when it is news. A resource that could be read before
+ * may be forbidden for a moment, by a server that has just started: that is told when it lasts.
+ */
 static void note_problem(struct resource *r, enum source_failure failure, const struct error *err)
 {
 	uint64_t now = now_ms();
-	bool same = r->told == failure && (r->status.problem[0] || now - r->told_at < TELL_AGAIN_MS);
-	bool news = !same && !told_by_other(r, failure);
+	bool same, news;
 
 	snprintf(r->status.problem, sizeof(r->status.problem), "%s", error_text(err));
+	r->forbidden = failure == SOURCE_FAILURE_FORBIDDEN ? r->forbidden + 1 : 0;
+	if (r->forbidden && r->status.synced && r->forbidden < FORBIDDEN_LASTS)
+		return;
+	same = r->told == failure && (r->present || now - r->told_at < TELL_AGAIN_MS);
+	news = !same && !told_by_other(r, failure);
 	r->told = failure;
 	r->told_at = now;
+	r->present = true;
 	if (news && r->s->cb.problem)
 		r->s->cb.problem(r->s->cb.arg, err);
 }
@@ -475,8 +486,11 @@ static void step(struct resource *r, struct reflector_input *in, const struct pr
 		transport_token_refused(s->transport);
 	if (out.actions & REFLECTOR_SEND)
 		send_request(r, &out.request);
-	if (out.actions & REFLECTOR_HEALTHY)
+	if (out.actions & REFLECTOR_HEALTHY) {
 		r->status.problem[0] = '\0';
+		r->present = false;
+		r->forbidden = 0;
+	}
 	if ((out.actions & REFLECTOR_PROBLEM) && problem && problem->err.code)
 		note_problem(r, problem->failure, &problem->err);
 	wait = out.deadline > now ? out.deadline - now : 0;

@@ -22,12 +22,12 @@ struct reflector {
 	unsigned failures; /* watches in a row that failed at the server */
 	unsigned timeout_s;
 	uint64_t deadline;
-	uint64_t since; /* WATCHING: sent, then opened */
-	struct backoff failed;
-	struct backoff expired;
-	char *version;      /* last seen, NULL before the first list */
-	char *list_version; /* LISTING: what the first page asked for */
-	char *cont;         /* LISTING: of the present page, NULL on the first */
+	uint64_t since;         /* WATCHING: sent, then opened */
+	struct backoff away;    /* while there is no answer */
+	struct backoff refused; /* after answers that are none */
+	char *version;          /* last seen, NULL before the first list */
+	char *list_version;     /* LISTING: what the first page asked for */
+	char *cont;             /* LISTING: of the present page, NULL on the first */
 };
 
 struct reflector *reflector_new(bool field_selector)
@@ -117,19 +117,12 @@ static uint64_t next_delay(struct backoff *b, double random, uint64_t now)
 static void back_off(
 	struct reflector *r, const struct reflector_input *in, uint64_t now, bool watch, uint64_t min_ms)
 {
-	uint64_t delay = next_delay(&r->failed, in->random, now);
+	bool answer = in->kind != REFLECTOR_TICK && in->code != 0;
+	uint64_t delay = next_delay(answer ? &r->refused : &r->away, in->random, now);
 
 	r->state = WAITING;
 	r->watch_next = watch;
 	r->deadline = now + (delay > min_ms ? delay : min_ms);
-}
-
-/* The server has forgotten the version: an answer of a healthy one, whatever went before. */
-static void expire(struct reflector *r, const struct reflector_input *in, uint64_t now)
-{
-	r->state = WAITING;
-	r->watch_next = false;
-	r->deadline = now + next_delay(&r->expired, in->random, now);
 }
 
 /* The shortest wait that the answer itself asks for. */
@@ -137,8 +130,6 @@ static uint64_t asked_wait(const struct reflector_input *in)
 {
 	uint64_t ms = (uint64_t)in->retry_after_s * 1000;
 
-	if (in->code == 403)
-		return REFLECTOR_BACKOFF_MAX_MS + (uint64_t)(in->random * REFLECTOR_BACKOFF_MAX_MS);
 	return ms < REFLECTOR_RETRY_AFTER_MAX_MS ? ms : REFLECTOR_RETRY_AFTER_MAX_MS;
 }
 
@@ -193,12 +184,12 @@ static void watch_failed(struct reflector *r, const struct reflector_input *in, 
 	bool watch_again;
 
 	if (in->code == 410) {
-		expire(r, in, now);
+		back_off(r, in, now, false, 0);
 		return;
 	}
 	if (in->code == 504 && in->version_too_large) {
 		r->latest = true;
-		expire(r, in, now);
+		back_off(r, in, now, false, 0);
 		return;
 	}
 	if (in->code == 400 && r->field_selector && !event) {

@@ -31,13 +31,12 @@
  *   watch": proxies that loop).
  *
  * Failures. The version is an opaque string and is kept through all of them:
- * - no answer, 429, 401, 403: the same request after the backoff.
+ * - no answer, 429, 401, 403: the same request after the backoff. A server that has just started answers 403
+ *   until it has read its roles.
  * - 401: the token is read again before that.
- * - 403: after 30 to 60 s instead, as somebody has to grant it.
  * - 5xx, or a body that is not what it should be: the same request after the backoff; a watch becomes a
- * relist at the fifth in a row.
- * - 410 on a watch, as status or as ERROR event: relist after a backoff of its own, so that a server that was
- * away and comes back without the version is listed soon (client-go has one backoff for both).
+ *   relist at the fifth in a row.
+ * - 410 on a watch, as status or as ERROR event: relist after the backoff (client-go).
  * - 504 ResourceVersionTooLarge on a watch: the same with "".
  * - other ERROR events, other statuses: relist after the backoff (client-go).
  * - 400 while a field selector is sent: the same at once without it, for good. Servers before 1.31 know no
@@ -45,7 +44,9 @@
  * - Retry-After: the longer of it and the backoff, at most 5 minutes.
  *
  * Backoff: 0.8 s doubling to 30 s, times a random factor in [1, 2); it starts over when the last one began
- * more than 2 minutes ago (client-go).
+ * more than 2 minutes ago (client-go). There is one for a server that does not answer and one for what it
+ * answers, so that one that was away for long and comes back (403, then 410) is soon followed again;
+ * client-go has one for both.
  *
  * Deadlines: 90 s for a page of a LIST (kube-apiserver ends requests after --request-timeout, 60 s), 60 s for
  * the answer to a WATCH, timeoutSeconds and 30 s for its stream. Dead peers are the transport's business.

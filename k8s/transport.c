@@ -378,6 +378,15 @@ static const char *mend_for(CURLcode code)
 	}
 }
 
+/* A server that goes away during the TLS handshake is no failure of TLS. */
+static bool lost_in_handshake(const struct transport_request *r, CURLcode code)
+{
+	long error = 0;
+
+	return code == CURLE_SSL_CONNECT_ERROR && r->easy &&
+	       curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error) == CURLE_OK && error;
+}
+
 /* In words that are the same each time: libcurl's own have milliseconds in them. */
 static void say(const struct transport_request *r, CURLcode code, char *buf, size_t size)
 {
@@ -385,7 +394,7 @@ static void say(const struct transport_request *r, CURLcode code, char *buf, siz
 
 	if (r->easy)
 		curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error);
-	if (code == CURLE_COULDNT_CONNECT && error)
+	if ((code == CURLE_COULDNT_CONNECT || lost_in_handshake(r, code)) && error)
 		snprintf(buf, size, "cannot connect: %s", strerror((int)error));
 	else if (code == CURLE_OPERATION_TIMEDOUT)
 		snprintf(buf, size, "cannot connect: no answer within %d s", CONNECT_LIMIT_MS / 1000);
@@ -414,6 +423,8 @@ static void request_done(struct transport *t, struct transport_request *r, CURLc
 
 		say(r, code, words, sizeof(words));
 		result.failed = true;
+		if (lost_in_handshake(r, code))
+			code = CURLE_COULDNT_CONNECT;
 		result.failure = tls_failure(code) ? SOURCE_FAILURE_TLS : SOURCE_FAILURE_CONNECT;
 		error_set(&result.error, -EIO, object, mend_for(code), "%s", words);
 		error_at(&result.error, t->k->server_where, 0);

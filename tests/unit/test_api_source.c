@@ -293,6 +293,23 @@ static void forbidden_resource_stops_no_other(void **state)
 	finish(&f);
 }
 
+static void starting_server_forbids_for_a_moment(void **state)
+{
+	struct answer answers[] = {
+		{WATCH_SERVICES, NULL, 2, "403 Forbidden", NULL, STATUS("403", "Forbidden", "no roles yet")},
+	};
+	struct fixture f;
+
+	(void)state;
+	start(&f, answers, ARRAY_SIZE(answers));
+	assert_true(RUN_UNTIL(&f, 3000, status_of(&f).resources[OBJECT_SERVICE].problem[0]));
+	assert_non_null(strstr(status_of(&f).resources[OBJECT_SERVICE].problem, "403"));
+	assert_true(RUN_UNTIL(&f, 8000, !status_of(&f).resources[OBJECT_SERVICE].problem[0]));
+	assert_int_equal(status_of(&f).failures[SOURCE_FAILURE_FORBIDDEN], 2);
+	assert_int_equal(f.problems, 0);
+	finish(&f);
+}
+
 static void rotate_token(struct fixture *f)
 {
 	(void)f;
@@ -558,6 +575,7 @@ int main(void)
 		cmocka_unit_test(expired_watch_is_listed_again),
 		cmocka_unit_test(expired_list_asks_for_the_latest),
 		cmocka_unit_test(forbidden_resource_stops_no_other),
+		cmocka_unit_test(starting_server_forbids_for_a_moment),
 		cmocka_unit_test(refused_token_is_read_again),
 		cmocka_unit_test(server_comes_up_later),
 		cmocka_unit_test(server_goes_and_comes_back),
