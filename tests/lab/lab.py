@@ -117,7 +117,7 @@ def boot(args, folder, job):
     kernel, topology, control, chosen = job
     title = f"{kernel}/{topology}" + ("" if control == "agent" else f"/{control}")
     began = time.monotonic()
-    env = dict(os.environ, CPUS="1" if args.j > 1 else "2", MEM="1024", VM_TIMEOUT=os.environ.get("VM_TIMEOUT", "1500"))
+    env = dict(os.environ, CPUS="1", MEM="1024", VM_TIMEOUT=os.environ.get("VM_TIMEOUT", "1500"))
     argv = [os.path.join(HERE, "vm"), folder, os.path.join(HERE, "lab.py"), "--guest", kernel, topology, control,
             os.path.abspath(args.build), chosen] + (["-k", args.k] if args.k else [])
     results = collections.Counter()

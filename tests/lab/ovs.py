@@ -88,7 +88,7 @@ table {family} antrea-nat {{
             nft(node, text)
             ip(node, *(f"route replace {a} via {SNAT_IPS[v]} dev {GATEWAY} onlink"
                        for s in services for v in (0, 1) for a in s.external(v)))
-            self.ovs(node, "ovs-ofctl", "replace-flows", "br-int", "-", input="\n".join(self.flows(node, services)) + "\n")
+            self.ovs(node, "ovs-ofctl", "-O", "OpenFlow13", "replace-flows", "br-int", "-", input="\n".join(self.flows(node, services)) + "\n")
 
     def flows(self, node, services):
         gateway_mac = self.gateway_mac(node)
