@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -197,6 +199,33 @@ static void test_node(void **state)
 	free(name);
 }
 
+/* In a host-name namespace of its own; where none can be made there is nothing to see. */
+static void test_node_in_lower_case(void **state)
+{
+	struct cli_options o = {0};
+	struct error err = {0};
+	bool guessed;
+	char *name;
+	int status;
+	pid_t pid;
+
+	(void)state;
+	fflush(NULL);
+	pid = fork();
+	if (!pid) {
+		if (unshare(CLONE_NEWUSER | CLONE_NEWUTS) < 0 || sethostname("Worker-7.Example", 16) < 0)
+			_exit(77);
+		unsetenv("NODE_NAME");
+		name = cli_node(&o, &guessed, &err);
+		_exit(!name || strcmp(name, "worker-7.example") != 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	if (WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -204,6 +233,7 @@ int main(void)
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_node),
+		cmocka_unit_test(test_node_in_lower_case),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
