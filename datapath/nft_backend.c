@@ -170,6 +170,7 @@ static void remember(struct nft_backend *n, const struct nft_change *c, const st
 	const struct sync_result *ret)
 {
 	struct ruleset *a = &n->applied;
+	bool restored = false;
 	size_t kept = 0;
 
 	ruleset_done(a);
@@ -182,13 +183,17 @@ static void remember(struct nft_backend *n, const struct nft_change *c, const st
 			a->devices[kept++] = a->devices[i];
 	}
 	a->n_devices = kept;
+	/* 'to' is in canonical order, and sorting it again would be most of what a small change costs. */
 	for (size_t i = 0; i < c->remove_devices.n; i++) {
 		const struct device *d = &c->remove_devices.items[i];
 
-		if (failed(ret, d->name))
-			ruleset_add_device(a, d->name, d->ifindex);
+		if (!failed(ret, d->name))
+			continue;
+		ruleset_add_device(a, d->name, d->ifindex);
+		restored = true;
 	}
-	ruleset_normalize(a);
+	if (restored)
+		ruleset_normalize(a);
 	n->known = true;
 }
 
