@@ -161,7 +161,7 @@ class World(Lab):
 
     def cut(self, node):
         """The agent's packets to the API server are lost from here on; kube-proxy uses the other address."""
-        nft(node, f"table ip cut {{ chain out {{ type filter hook output priority -200; ip daddr {API} drop; }} }}")
+        nft(node, f"table ip cut {{ chain out {{ type filter hook output priority -200; ip daddr {API} drop; }}\n}}")
 
     def uncut(self, node):
         run(node, "nft", "delete", "table", "ip", "cut")
