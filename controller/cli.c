@@ -120,12 +120,15 @@ int cli_parse(int argc, char *const argv[], struct cli_options *ret, struct erro
 
 	memset(ret, 0, sizeof(*ret));
 	if (argc < 2)
-		return error_set(err, -EINVAL, NULL, NULL, "a command is missing");
+		return error_set(err, -EINVAL, NULL,
+			"run, plan, status, cleanup or version; see slipstream --help",
+			"a command is missing");
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
 		return 0;
 	command = find_command(!strcmp(argv[1], "--version") ? "version" : argv[1]);
 	if (!command)
-		return error_set(err, -EINVAL, argv[1], NULL, "no such command");
+		return error_set(err, -EINVAL, argv[1],
+			"run, plan, status, cleanup or version; see slipstream --help", "no such command");
 
 	optind = 0; /* getopt_long(3): start over, also in a second call */
 	opterr = 0;
@@ -138,7 +141,8 @@ int cli_parse(int argc, char *const argv[], struct cli_options *ret, struct erro
 		if (letter == ':')
 			return error_set(err, -EINVAL, argv[optind], NULL, "needs an argument");
 		if (letter == '?')
-			return error_set(err, -EINVAL, argv[optind], NULL, "no such option");
+			return error_set(
+				err, -EINVAL, argv[optind], "see slipstream --help", "no such option");
 		if (!strchr(command->options, letter))
 			return error_set(
 				err, -EINVAL, command->name, NULL, "has no option --%s", long_name(letter));
@@ -208,11 +212,8 @@ int cli_main(int argc, char **argv)
 	struct error err = {0};
 	int status;
 
-	if (cli_parse(argc, argv, &o, &err) < 0) {
-		cli_fail(CLI_USAGE, &err);
-		cli_usage(stderr);
-		return CLI_USAGE;
-	}
+	if (cli_parse(argc, argv, &o, &err) < 0)
+		return cli_fail(CLI_USAGE, &err);
 	if (!o.command) {
 		cli_usage(stdout);
 		status = CLI_OK;

@@ -158,6 +158,8 @@ static void print_plan(
 	if (plan->warnings_total > plan->n_warnings)
 		fprintf(stderr, "slipstream: warning: and %zu more\n",
 			plan->warnings_total - plan->n_warnings);
+	if (!plan->ruleset.present)
+		fprintf(stderr, "slipstream: warning: nothing is programmed: %s\n", plan->types[0].reason);
 	if (o->json)
 		status_plan_json(node, plan, facts, &out);
 	else
