@@ -169,19 +169,6 @@ static void bad_object(struct resource *r, const struct error *err)
 
 /* --- bodies --- */
 
-static int on_list_item(void *arg, const char *json, size_t len)
-{
-	struct resource *r = arg;
-	struct object object;
-	struct error err = {0};
-
-	if (decode_object(r->kind, json, len, &object, &err))
-		bad_object(r, &err);
-	else if (decode_put(r->s->cluster, &object))
-		r->dirty = true;
-	return 0;
-}
-
 static const char *json_text(struct json_object *parent, const char *key)
 {
 	struct json_object *value;
@@ -200,6 +187,36 @@ static struct json_object *json_member(struct json_object *parent, const char *k
 	if (json_object_is_type(parent, json_type_object))
 		json_object_object_get_ex(parent, key, &value);
 	return value;
+}
+
+/* An object of the list that is not what the schema says: the version of it that was there stays. */
+static void keep_object(struct resource *r, const char *json, size_t len)
+{
+	struct json_tokener *tok = json_tokener_new();
+	struct json_object *root = tok ? json_tokener_parse_ex(tok, json, (int)len) : NULL;
+	struct json_object *metadata = json_member(root, "metadata");
+	const char *namespace = json_text(metadata, "namespace");
+	const char *name = json_text(metadata, "name");
+
+	if (name)
+		cluster_relist_keep(r->s->cluster, r->kind, namespace ? namespace : "", name);
+	json_object_put(root);
+	json_tokener_free(tok);
+}
+
+static int on_list_item(void *arg, const char *json, size_t len)
+{
+	struct resource *r = arg;
+	struct object object;
+	struct error err = {0};
+
+	if (decode_object(r->kind, json, len, &object, &err)) {
+		bad_object(r, &err);
+		keep_object(r, json, len);
+	} else if (decode_put(r->s->cluster, &object)) {
+		r->dirty = true;
+	}
+	return 0;
 }
 
 static int on_list_rest(void *arg, const char *json, size_t len)

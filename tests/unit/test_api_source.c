@@ -421,6 +421,28 @@ static void one_bad_object(void **state)
 	finish(&f);
 }
 
+/* Objects of a relist that cannot be read any more keep the version that was there. */
+static void bad_object_of_a_relist_keeps_the_good_one(void **state)
+{
+	struct answer answers[] = {
+		{LIST_SERVICES, "resourceVersion=0", 1, "200 OK", NULL,
+			LIST("20", SERVICE("a", "7") "," SERVICE("b", "8") "," SERVICE("c", "9"))},
+		{WATCH_SERVICES, "resourceVersion=20", 1, "200 OK", NULL,
+			EVENT("ERROR", STATUS("410", "Expired", "too old")), .open = true},
+		{LIST_SERVICES, "resourceVersion=20", 1, "200 OK", NULL,
+			LIST("40", "{\"metadata\":{\"namespace\":\"ns\",\"name\":\"a\"},\"spec\":{"
+				   "\"clusterIP\":5}}," SERVICE("b", "8"))},
+	};
+	struct fixture f;
+
+	(void)state;
+	start(&f, answers, ARRAY_SIZE(answers));
+	assert_true(RUN_UNTIL(&f, 5000, status_of(&f).resources[OBJECT_SERVICE].lists == 2));
+	assert_int_equal(cluster_count(f.cluster, OBJECT_SERVICE), 2);
+	assert_string_equal(cluster_next_service(f.cluster, NULL)->name, "a");
+	finish(&f);
+}
+
 static void nonsense(void **state)
 {
 	static const char *const bodies[] = {
@@ -581,6 +603,7 @@ int main(void)
 		cmocka_unit_test(server_goes_and_comes_back),
 		cmocka_unit_test(old_server_knows_no_selector),
 		cmocka_unit_test(one_bad_object),
+		cmocka_unit_test(bad_object_of_a_relist_keeps_the_good_one),
 		cmocka_unit_test(nonsense),
 		cmocka_unit_test(nonsense_in_a_watch),
 		cmocka_unit_test(list_cut_anywhere),
