@@ -83,7 +83,9 @@ table inet slipstream2 {
     flowtable fastpath { hook ingress priority 5; devices = { "eth0" }; counter; }
     chain forward { type filter hook forward priority 301; meta mark 0x99 flow add @fastpath counter; }
 }
-table ip slipstream { chain forward { type filter hook forward priority 302; counter; } }
+table ip slipstream {
+    chain forward { type filter hook forward priority 302; counter; }
+}
 """
 
 
@@ -113,7 +115,10 @@ def test_cleanup_removes_only_ours(lab):
 def test_cleanup_leaves_a_table_of_our_name_that_is_not_ours(lab):
     lab.dirty()
     nft("n1", "table inet slipstream { }\ndelete table inet slipstream\n")
-    nft("n1", 'table inet slipstream { comment "somebody else"; chain forward { type filter hook forward priority 0; } }')
+    nft("n1", """table inet slipstream {
+        comment "somebody else"
+        chain forward { type filter hook forward priority 0; }
+    }""")
     run("n1", lab.program, "cleanup", check=False)
     assert exists(), "somebody else's table was removed"
 
@@ -131,7 +136,7 @@ def test_disabled_removes_and_enabled_restores(lab):
     assert not lab.offloaded("n1", c.port), "still offloaded"
     a.write_config(lab.default_config)
     wait_for("a table", exists, FOLLOW)
-    wait_for("eth0 in the flowtable", lambda: "eth0" in flowtable_devices(lab), FOLLOW)
+    wait_for("eth0 in the flowtable", lambda: "eth0" in flowtable_devices(), FOLLOW)
     c.rr(50)
     assert lab.offloaded("n1", c.port), "not offloaded again"
     c.close()
@@ -159,7 +164,7 @@ def test_ruleset_flushed_by_somebody_else(lab):
     before = [json.dumps(o) for o in table()]
     nft("n1", "delete table inet slipstream")
     wait_for("the table again", exists, FOLLOW)
-    wait_for("devices again", lambda: "eth0" in flowtable_devices(lab), FOLLOW)
+    wait_for("devices again", lambda: "eth0" in flowtable_devices(), FOLLOW)
     def bare(objects):
         return sorted(re.sub(r'"handle": \d+', "", o) for o in objects)
     assert bare(json.dumps(o) for o in table()) == bare(before), "the table differs from before"
