@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a test holds in its hands inside the guest: the topology, the cluster, the agents, connections and what they did."""
-import glob
 import http.client
 import os
 import re
@@ -195,8 +194,8 @@ class Lab:
         """For a failed test: what there is."""
         text = ""
         for node, a in self.agents.items():
-            text += f"--- agent {node}: {a.tail() if os.path.exists(a.log) else ''}\n"
-        text += "--- n1: " + run("n1", "nft", "list", "table", "inet", "slipstream", check=False)[-3000:]
+            text += f"--- agent {node}:\n" + "\n".join(a.tail().splitlines()[-6:]) + "\n"
+        text += "--- n1:\n" + run("n1", "nft", "list", "table", "inet", "slipstream", check=False).partition("chain managed")[0][-2500:]
         text += "--- conntrack of n1:\n" + "\n".join(x for x in self.conntrack("n1") if "TIME_WAIT" not in x)
         return text
 
