@@ -50,9 +50,9 @@ def measure(lab):
 
 def guest(kernel, topology, build):
     sys.modules.setdefault("lab", __import__("lab"))
-    import topology as world
+    import topology as limits
+    limits.PATIENCE = 1000
     from harness import Lab
-    world.PATIENCE = 1000
     lab = Lab(kernel, topology, "none", build)
     without = measure(lab)
     lab.control = "agent"

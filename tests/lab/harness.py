@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+import topology
 from cluster import Cluster
 from ovs import Antrea
 from topology import Bridge, CommandError, NODES, Routed, inside, nft, run, wait_for
@@ -103,7 +104,7 @@ class Agent:
     def get(self, path):
         """(status, text) over HTTP."""
         with inside(self.node):
-            connection = http.client.HTTPConnection("127.0.0.1", 19500, timeout=5)
+            connection = http.client.HTTPConnection("127.0.0.1", 19500, timeout=5 * topology.PATIENCE)
             connection.connect()
         try:
             connection.request("GET", path)
@@ -140,15 +141,15 @@ class Agent:
 
 
 class Lab:
-    def __init__(self, kernel, topology, control, build):
+    def __init__(self, kernel, shape, control, build):
         self.kernel, self.control = kernel, control
         self.program = os.path.join(build, "slipstream")
         self.flow = os.path.join(build, "lab", "flow")
         self.folder = "/run/lab"
         os.makedirs(self.folder)
-        for module in ("br_netfilter", "nf_conntrack_netlink", "nft_flow_offload", "nf_flow_table_inet", "openvswitch")[:None if topology == "antrea" else 4]:
+        for module in ("br_netfilter", "nf_conntrack_netlink", "nft_flow_offload", "nf_flow_table_inet", "openvswitch")[:None if shape == "antrea" else 4]:
             subprocess.run(("modprobe", module), check=True)
-        self.topology = {"bridge": Bridge, "routed": Routed, "antrea": Antrea}[topology](self.flow)
+        self.topology = {"bridge": Bridge, "routed": Routed, "antrea": Antrea}[shape](self.flow)
         self.topology.up()
         self.pods = self.topology.pods
         self.cluster = Cluster(f"{self.folder}/manifests", self.topology)
