@@ -15,9 +15,8 @@ int nft_backend_new(struct backend **ret, struct error *err);
 
 /*
  * Notifications of nf_tables. The descriptor becomes readable; nft_monitor_read() drains it and says whether
- * somebody other than 'this process' touched our table ('*ret_touched', with the name of the program where
- * the kernel tells it), or tables by which a cluster kind is told ('*ret_foreign_tables'). -ENOBUFS is not an
- * error: everything counts as touched.
+ * somebody other than this process touched our table (with the name of the program where the kernel tells
+ * it), or tables by which a cluster kind is told. -ENOBUFS is not an error: everything counts as touched.
  */
 struct nft_monitor;
 struct nft_touch {
@@ -34,7 +33,8 @@ void nft_monitor_close(struct nft_monitor *m);
  * 'dry_run' only looks. */
 int nft_cleanup(bool dry_run, bool *ret_removed, struct error *err);
 
-/* Fills facts->features and the kube-proxy/Antrea table facts; leaves nothing behind in the kernel. */
+/* Fills facts->features and the kube-proxy/Antrea table facts; leaves nothing behind in the kernel. Negative
+ * errno: the kernel did not answer the question; 'facts' is untouched. */
 int nft_probe(struct facts *facts, struct error *err);
 
 #endif

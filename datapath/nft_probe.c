@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "datapath/nft.h"
 #include "datapath/nft_batch.h"
+#include "datapath/nft_probe_private.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -16,8 +17,6 @@
 
 #define PROBE_TABLE "slipstream-probe"
 #define ROOM 1024
-
-enum probe_message { PROBE_MESSAGE_TABLE, PROBE_MESSAGE_FLOWTABLE, PROBE_MESSAGE_CHAIN, PROBE_MESSAGE_RULE };
 
 static void put_probe_table(struct nft_batch *b)
 {
@@ -115,29 +114,41 @@ static void probe_reason(const struct nft_failure *f, struct features *ret)
 		snprintf(reason, size, "the kernel refuses a chain of hook forward (%s)", strerror(-f->code));
 }
 
-static void probe_features(struct nft_socket *s, struct features *ret)
+/* Says nothing of what the kernel has: the same question may be answered otherwise a moment later. */
+static bool is_passing(int code)
+{
+	return code == -ENOMEM || code == -ENOBUFS || code == -EINTR || code == -EAGAIN || code == -EBUSY ||
+	       code == -EMSGSIZE;
+}
+
+int nft_probe_judge(const struct nft_failure *f, struct features *ret, struct error *err)
+{
+	if (is_passing(f->code))
+		return error_set(err, f->code, "nftables", "it is asked again",
+			"the kernel did not say what it supports: %s", strerror(-f->code));
+	memset(ret, 0, sizeof(*ret));
+	ret->nftables = !f->code || (f->message != SIZE_MAX && f->message != PROBE_MESSAGE_TABLE);
+	ret->flowtable = ret->flowtable_counter = !f->code;
+	if (f->code)
+		probe_reason(f, ret);
+	return 0;
+}
+
+static int probe_features(struct nft_socket *s, struct features *ret, struct error *err)
 {
 	struct nft_failure failure = probe_flowtable(s, true);
+	int code = nft_probe_judge(&failure, ret, err);
 
-	memset(ret, 0, sizeof(*ret));
-	ret->nftables =
-		!failure.code || (failure.message != SIZE_MAX && failure.message != PROBE_MESSAGE_TABLE);
-	ret->flowtable = ret->flowtable_counter = !failure.code;
-	if (!failure.code)
-		return;
-	if (failure.message == PROBE_MESSAGE_FLOWTABLE) {
-		struct nft_failure plain = probe_flowtable(s, false);
-
-		if (!plain.code) {
-			ret->flowtable = true;
-			snprintf(ret->reason, sizeof(ret->reason),
-				"the kernel's flowtables have no counter, which came with 5.7 (%s)",
-				strerror(-failure.code));
-			return;
-		}
-		failure = plain;
-	}
-	probe_reason(&failure, ret);
+	if (code || !failure.code || failure.message != PROBE_MESSAGE_FLOWTABLE)
+		return code;
+	code = -failure.code;
+	failure = probe_flowtable(s, false);
+	if (failure.code)
+		return nft_probe_judge(&failure, ret, err);
+	ret->flowtable = true;
+	snprintf(ret->reason, sizeof(ret->reason),
+		"the kernel's flowtables have no counter, which came with 5.7 (%s)", strerror(code));
+	return 0;
 }
 
 static int nothing(const struct nlmsghdr *nlh, void *arg)
@@ -246,14 +257,17 @@ static int on_rule(const struct nlmsghdr *nlh, void *arg)
 	return 0;
 }
 
-static int probe_foreign(struct nft_socket *s, struct facts *facts)
+struct foreign {
+	bool kube_proxy_nftables, kube_proxy_iptables, notrack;
+};
+
+static int probe_foreign(struct nft_socket *s, struct foreign *ret)
 {
 	struct nft_request request = {.type = NFT_MSG_GETTABLE, .flags = NLM_F_DUMP, .family = AF_UNSPEC};
 	struct tables_answer tables = {0};
 	int code = nft_request(s, &request, on_table, restart_tables, &tables);
 
-	facts->kube_proxy_nftables = !code && tables.kube_proxy;
-	facts->notrack = false;
+	ret->kube_proxy_nftables = tables.kube_proxy;
 	for (size_t i = 0; !code && i < tables.n; i++) {
 		request = (struct nft_request){
 			.type = NFT_MSG_GETRULE,
@@ -261,31 +275,39 @@ static int probe_foreign(struct nft_socket *s, struct facts *facts)
 			.family = tables.items[i].family,
 			.table = tables.items[i].name,
 		};
-		code = nft_request(s, &request, on_rule, NULL, &facts->notrack);
+		code = nft_request(s, &request, on_rule, NULL, &ret->notrack);
 		if (code == -ENOENT)
 			code = 0; /* gone meanwhile */
 	}
 	restart_tables(&tables);
 	free(tables.items);
-	facts->kube_proxy_iptables = has_chain(s, NFPROTO_IPV4, "nat", "KUBE-SERVICES") ||
-				     has_chain(s, NFPROTO_IPV6, "nat", "KUBE-SERVICES");
+	ret->kube_proxy_iptables = has_chain(s, NFPROTO_IPV4, "nat", "KUBE-SERVICES") ||
+				   has_chain(s, NFPROTO_IPV6, "nat", "KUBE-SERVICES");
 	return code;
 }
 
 int nft_probe(struct facts *facts, struct error *err)
 {
+	struct features features;
+	struct foreign foreign = {0};
 	struct nft_socket s;
 	int code = nft_socket_open(&s, err);
 
 	if (code)
 		return code;
-	probe_features(&s, &facts->features);
-	facts->kube_proxy_nftables = facts->kube_proxy_iptables = facts->notrack = false;
-	if (facts->features.nftables) {
-		code = probe_foreign(&s, facts);
+	code = probe_features(&s, &features, err);
+	if (!code && features.nftables) {
+		code = probe_foreign(&s, &foreign);
 		if (code)
-			error_set(err, code, "nftables", NULL, "cannot read its tables: %s", strerror(-code));
+			error_set(err, code, "nftables", "it is asked again", "cannot read its tables: %s",
+				strerror(-code));
 	}
 	nft_socket_close(&s);
-	return code;
+	if (code)
+		return code;
+	facts->features = features;
+	facts->kube_proxy_nftables = foreign.kube_proxy_nftables;
+	facts->kube_proxy_iptables = foreign.kube_proxy_iptables;
+	facts->notrack = foreign.notrack;
+	return 0;
 }
