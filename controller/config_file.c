@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define CONFIG_FILE_MAX (1024 * 1024)
@@ -81,23 +82,46 @@ int config_file_fd(const struct config_file *f)
 	return f->fd;
 }
 
+/* Drains the descriptor. Whether something is finished: of a new file the creation comes first, while it is
+ * empty or half written, and its closing is an event of its own; a new link is whole at once. */
+static bool is_finished(struct config_file *f)
+{
+	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	uint32_t seen = 0;
+	struct stat st;
+	ssize_t n;
+
+	while ((n = read(f->fd, buf, sizeof(buf))) > 0) {
+		for (char *p = buf; p + sizeof(struct inotify_event) <= buf + n;) {
+			const struct inotify_event *e = (const struct inotify_event *)p;
+
+			seen |= e->mask;
+			p += sizeof(*e) + e->len;
+		}
+	}
+	return (seen & ~(uint32_t)IN_CREATE) || lstat(f->path, &st) < 0 || !S_ISREG(st.st_mode);
+}
+
 int config_file_read(struct config_file *f, bool force, struct config *ret, struct string_list *warnings,
 	struct error *err)
 {
-	char events[4096];
+	bool finished = is_finished(f);
 	char *text;
 	size_t len;
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
-	while (read(f->fd, events, sizeof(events)) > 0)
-		;
+	if (!finished && !force)
+		return 0;
 	r = read_text(f->path, &text, &len, err);
 	/* Between the two halves of a swap there may be no file; the second half is another event. */
 	if (r == -ENOENT && !force)
 		return 0;
-	if (r < 0)
+	if (r < 0) {
+		/* So that the same text is news once it can be read: the error is over then. */
+		free(TAKE_PTR(f->text));
 		return r;
+	}
 	if (!force && f->text && len == f->len && !memcmp(text, f->text, len)) {
 		free(text);
 		return 0;

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -475,6 +476,7 @@ static void test_config_file(void **state)
 	struct error err = {0};
 	struct config config;
 	char path[64], other[64];
+	FILE *writer;
 
 	assert_non_null(mkdtemp(folder));
 	snprintf(path, sizeof(path), "%s/config.yaml", folder);
@@ -503,6 +505,36 @@ static void test_config_file(void **state)
 	assert_string_equal(w->agent.figures.config_error, "");
 	assert_int_equal(w->agent.figures.reloads, 1);
 	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);
+
+	/* Written anew, slowly: what is not closed yet is not taken for an empty file, all defaults. */
+	assert_int_equal(unlink(path), 0);
+	writer = fopen(path, "w");
+	assert_non_null(writer);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 0);
+	fputs(HEAD "enabled: false\n", writer);
+	assert_int_equal(fclose(writer), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 1);
+	assert_false(config.enabled);
+	config_done(&config);
+
+	/* A link is whole at once. */
+	assert_int_equal(unlink(path), 0);
+	write_file(other, HEAD);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 0);
+	assert_int_equal(symlink("new", path), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 1);
+	config_done(&config);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rename(other, path), 0);
+
+	/* Cannot be read, and can again: the same text ends the error. */
+	assert_int_equal(rename(path, other), 0);
+	assert_int_equal(mkdir(path, 0755), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), -EISDIR);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rename(other, path), 0);
+	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 1);
+	config_done(&config);
 
 	/* Gone: nothing happens, unless asked. */
 	assert_int_equal(unlink(path), 0);
