@@ -423,7 +423,8 @@ void agent_step(struct agent *a)
 		a->touched = true;
 		a->sync_needed = true;
 	}
-	if (!cluster_all_synced(a->cluster) || !a->have_facts || !a->have_features)
+	/* To remove what is there because the configuration says so takes no cluster. */
+	if ((a->config.enabled && !cluster_all_synced(a->cluster)) || !a->have_facts || !a->have_features)
 		goto out;
 	if (a->plan_needed)
 		make_plan(a);

@@ -22,7 +22,8 @@
  * every change of the facts, a kernel without flowtables is asked again after 60 s. Two repairs are at least
  * 500 ms apart, two probes of the kernel 10 s.
  *
- * Before all kinds of the cluster have synced once, nothing is sent to the backend.
+ * Before all kinds of the cluster have synced once, nothing is sent to the backend, unless the configuration
+ * says `enabled: false`: that is done at once.
  */
 enum agent_input {
 	AGENT_CLUSTER,  /* the replica moved */

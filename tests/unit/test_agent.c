@@ -220,6 +220,33 @@ static void test_nothing_before_synced(void **state)
 	assert_int_equal(memory_backend_observations(w->backend), 1);
 }
 
+/* `enabled: false` does not wait for an API server, which may be why it is set. */
+static void test_disabled_before_synced(void **state)
+{
+	struct world *w = *state;
+	struct ruleset earlier = {.present = true};
+	struct sync_result result;
+
+	assert_int_equal(backend_sync(w->backend, &earlier, &result, NULL), 0);
+	sync_result_done(&result);
+	backend_forget(w->backend);
+	run(w, SECOND);
+	assert_true(memory_backend_ruleset(w->backend)->present);
+	w->agent.config.enabled = false;
+	agent_note(&w->agent, AGENT_CONFIG);
+	run(w, SECOND);
+	assert_false(memory_backend_ruleset(w->backend)->present);
+
+	/* And nothing is programmed for the time before the lists are there. */
+	w->agent.config.enabled = true;
+	agent_note(&w->agent, AGENT_CONFIG);
+	run(w, SECOND);
+	assert_false(memory_backend_ruleset(w->backend)->present);
+	finish_lists(w);
+	run(w, SECOND);
+	assert_true(memory_backend_ruleset(w->backend)->present);
+}
+
 static void test_idle_is_silent(void **state)
 {
 	struct world *w = *state;
@@ -619,6 +646,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_nothing_before_synced, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_disabled_before_synced, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_idle_is_silent, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(
 			test_change_is_one_sync_of_that_change, setup_synced, teardown),
