@@ -290,7 +290,7 @@ static const char *failure_mend(int code)
 		return "run as root or with the capability NET_ADMIN";
 	case EOPNOTSUPP:
 	case ENOENT:
-		return "see `slipstream doctor` for the kernel modules it needs";
+		return "load the modules nf_flow_table_inet, nft_flow_offload, nft_ct and nft_fib_inet";
 	case EMSGSIZE:
 	case ENOBUFS:
 		return "raise net.core.wmem_max and net.core.rmem_max";
