@@ -44,14 +44,13 @@ static void on_problem(void *arg, const struct error *err)
 }
 
 /* Runs the loop until the replica is complete. */
-static int read_cluster(const struct cli_options *o, const struct config *config, const char *node,
-	struct cluster *cluster, struct error *err)
+static int read_cluster(
+	const struct cli_options *o, const struct config *config, struct cluster *cluster, struct error *err)
 {
 	struct waiter w = {.base = event_base_new(), .cluster = cluster};
 	struct source_callbacks cb = {.changed = on_changed, .problem = on_problem, .arg = &w};
 	struct api_options api = {
 		.kubeconfig = o->kubeconfig,
-		.node = node,
 		.endpoint_slices = config->endpoints != ENDPOINTS_OFF,
 	};
 	struct timeval timeout = {.tv_sec = o->manifests ? MANIFESTS_TIMEOUT : API_TIMEOUT};
@@ -194,7 +193,7 @@ int cmd_plan(const struct cli_options *o)
 	if (o->facts_out && write_facts(o->facts_out, &facts, &err) < 0)
 		goto out;
 	cluster = cluster_new();
-	if (read_cluster(o, &config, node, cluster, &err) < 0)
+	if (read_cluster(o, &config, cluster, &err) < 0)
 		goto out;
 	plan_make(&(struct plan_input){.cluster = cluster, .facts = &facts, .config = &config, .node = node},
 		&plan);

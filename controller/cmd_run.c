@@ -293,7 +293,6 @@ static int open_source(struct runner *r, const struct cli_options *o, struct err
 	struct source_callbacks cb = {.changed = on_source_changed, .problem = on_source_problem, .arg = r};
 	struct api_options api = {
 		.kubeconfig = o->kubeconfig,
-		.node = r->agent.node,
 		.endpoint_slices = r->agent.config.endpoints != ENDPOINTS_OFF,
 	};
 

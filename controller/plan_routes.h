@@ -5,9 +5,8 @@
 #include "datapath/facts.h"
 
 /*
- * plan_routes: longest-prefix match for thousands of addresses in one plan. A node of a large cluster has a
- * route per peer, and each peer is looked up: facts_route_to(), which walks all routes, would make that
- * quadratic.
+ * plan_routes: longest-prefix match for thousands of addresses in one plan, with all next hops of the best
+ * route, which facts_route_to() has not: each of equal cost is an uplink.
  *
  * Keeps pointers into the facts that it was made of.
  */

@@ -69,7 +69,6 @@ int manifest_source_new(struct event_base *base, struct cluster *cluster, const 
 
 struct api_options {
 	const char *kubeconfig;  /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
-	const char *node;        /* own node's name, for the User-Agent and 403 texts; may be NULL */
 	bool endpoint_slices;    /* false: not watched */
 };
 int api_source_new(struct event_base *base, struct cluster *cluster, const struct api_options *options,

@@ -142,11 +142,6 @@ unsigned transport_connections(const struct transport *t)
 	return t->connections;
 }
 
-const char *transport_protocol(const struct transport *t)
-{
-	return t->protocol == PROTOCOL_HTTP2 ? "HTTP/2" : t->protocol == PROTOCOL_HTTP1 ? "HTTP/1.1" : "";
-}
-
 /* --- requests --- */
 
 static void count_connections(struct transport_request *r)

@@ -71,7 +71,5 @@ void transport_token_refused(struct transport *t);
 uint64_t transport_bytes_received(const struct transport *t);
 /* Connections that were established. */
 unsigned transport_connections(const struct transport *t);
-/* "HTTP/2", "HTTP/1.1", or "" before the first answer. */
-const char *transport_protocol(const struct transport *t);
 
 #endif

@@ -219,7 +219,7 @@ static void test_configured(void **state)
 	world_done(&w);
 }
 
-/* The index against facts_route_to(), which walks all routes. */
+/* The index against facts_route_to(). */
 static void test_route_index(void **state)
 {
 	struct world w;
