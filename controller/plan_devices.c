@@ -474,9 +474,9 @@ static void warn_nothing_found(struct topology *t, size_t pods, size_t uplinks)
 	snprintf(object, sizeof(object), "Node %s", t->p->node);
 	if (!pods && t->p->local.n)
 		plan_warn(t->p, object,
-			"no pod-side device: no device has a route into %s; there is no pod yet, or name "
-			"devices in "
-			"interfaces.pods",
+			"no pod-side device: no device has a route into %s; there is no pod yet, or the CNI "
+			"gives pods other addresses than the Node's (Calico): name devices in "
+			"interfaces.pods, like cali*",
 			prefix_text(&t->p->local.items[0], cidr));
 	else if (!pods)
 		plan_warn(t->p, object, "no pod-side device: name them in interfaces.pods");

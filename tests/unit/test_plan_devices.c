@@ -219,6 +219,28 @@ static void test_configured(void **state)
 	world_done(&w);
 }
 
+/* Calico's own blocks of addresses are none of the Node's podCIDRs: named, its devices work all the same. */
+static void test_pods_outside_the_pod_cidr(void **state)
+{
+	struct world w;
+	const struct plan *p;
+
+	(void)state;
+	world_new(&w);
+	add_link(&w, "calia", "veth");
+	add_route(&w, "10.250.7.65/32", NULL, "calia");
+	p = make_plan(&w);
+	assert_null(find_device(p, "calia"));
+	assert_true(warned(p, "Node n1", "10.244.0.0/24; "));
+	assert_true(warned(p, "Node n1", "name devices in interfaces.pods, like cali*"));
+	string_list_add(&w.config.pods, "cali*");
+	p = make_plan(&w);
+	assert_role(p, "calia", DEVICE_POD);
+	assert_true(has_pair(&w, SET_PAIRS, "calia", "eth0") && has_pair(&w, SET_PAIRS, "eth0", "calia"));
+	assert_false(warned(p, "Node n1", "no pod-side device"));
+	world_done(&w);
+}
+
 /* The index against facts_route_to(). */
 static void test_route_index(void **state)
 {
@@ -279,6 +301,7 @@ int main(void)
 		cmocka_unit_test(test_checked),
 		cmocka_unit_test(test_masters),
 		cmocka_unit_test(test_configured),
+		cmocka_unit_test(test_pods_outside_the_pod_cidr),
 		cmocka_unit_test(test_route_index),
 	};
 
