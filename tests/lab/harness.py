@@ -156,9 +156,6 @@ class Lab:
         self.agents = {}
         self.connections = []
         self.undo = []
-        if control == "static":
-            for node in NODES:
-                self.static(node)
 
     # -- before and after a test
 
@@ -172,6 +169,9 @@ class Lab:
         while self.undo:
             self.undo.pop()()
         self.cluster.reset()
+        if self.control == "static":
+            for node in NODES:
+                self.static(node)
         if self.control in ("none", "static"):
             return
         for node in NODES:
@@ -223,7 +223,9 @@ class Lab:
 
     def static(self, node):
         devices = ", ".join(f'"{d}"' for d in self.topology.forwarding_devices(node))
-        nft(node, f"""table inet static {{
+        nft(node, f"""table inet static {{ }}
+        delete table inet static
+        table inet static {{
             flowtable f {{ hook ingress priority 0; devices = {{ {devices} }}; counter; }}
             chain forward {{
                 type filter hook forward priority 300; policy accept;

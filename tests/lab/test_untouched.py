@@ -96,9 +96,7 @@ def foreign_network(lab, kind):
         ip("c", f"route add 172.{net}.0.0/24 via 192.168.0.11", f"route add fd{net}::/64 via fd00::11")
         lab.topology.serve(ns)
         if lab.control == "static":
-            run("n1", "nft", "delete", "table", "inet", "static")
             devices = lab.topology.forwarding_devices
-
             lab.topology.forwarding_devices = lambda node: devices(node) + ([device] if node == "n1" else [])
             lab.static("n1")
     return ns, (f"172.{ {'docker': 17, 'vpn': 18}[kind] }.0.2", f"fd{ {'docker': 17, 'vpn': 18}[kind] }::2")
