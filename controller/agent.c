@@ -347,7 +347,7 @@ static void record_success(struct agent *a, const struct sync_result *result)
 	f->messages += result->messages;
 	if (result->messages)
 		f->last_change = f->last_sync;
-	if (result->messages && a->touched)
+	if (result->messages && a->touched && a->ready)
 		record_repair(a);
 	if (result->created) {
 		for (size_t i = 0; i < TRAFFIC_TYPES; i++) {

@@ -420,6 +420,20 @@ static void test_repair(void **state)
 	assert_int_equal(w->agent.figures.messages, messages);
 }
 
+/* The first sync programs; it repairs nothing, whoever was at the table before. */
+static void test_first_sync_is_no_repair(void **state)
+{
+	struct world *w = *state;
+
+	agent_touched(&w->agent, "");
+	run(w, SECOND);
+	finish_lists(w);
+	run(w, SECOND);
+	assert_true(w->agent.ready);
+	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 1);
+	assert_int_equal(w->agent.figures.repairs, 0);
+}
+
 static void test_two_that_fight(void **state)
 {
 	struct world *w = *state;
@@ -657,6 +671,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_retries_end_at_a_minute, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_refused_device, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_repair, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_first_sync_is_no_repair, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_that_fight, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_no_flowtable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_probes_are_rare, setup_synced, teardown),
