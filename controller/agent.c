@@ -394,6 +394,15 @@ static void sync_kernel(struct agent *a, uint64_t start)
 	sync_result_done(&result);
 }
 
+/*
+ * Nothing is programmed, and so nothing removed, before all that a ruleset is made of was read once.
+ * EndpointSlices only tell warnings: an agent that may not read them does its work.
+ */
+static bool knows_enough(const struct cluster *c)
+{
+	return cluster_synced(c, OBJECT_NODE) && cluster_synced(c, OBJECT_SERVICE);
+}
+
 void agent_step(struct agent *a)
 {
 	uint64_t start = now(a);
@@ -424,7 +433,7 @@ void agent_step(struct agent *a)
 		a->sync_needed = true;
 	}
 	/* To remove what is there because the configuration says so takes no cluster. */
-	if ((a->config.enabled && !cluster_all_synced(a->cluster)) || !a->have_facts || !a->have_features)
+	if ((a->config.enabled && !knows_enough(a->cluster)) || !a->have_facts || !a->have_features)
 		goto out;
 	if (a->plan_needed)
 		make_plan(a);

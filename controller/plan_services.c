@@ -134,8 +134,7 @@ static void warn_no_endpoints(struct planner *p)
 	const struct service *s = NULL;
 	char object[192];
 
-	if (!cluster_watched(p->cluster, OBJECT_ENDPOINT_SLICE) ||
-		!cluster_synced(p->cluster, OBJECT_ENDPOINT_SLICE))
+	if (!cluster_synced(p->cluster, OBJECT_ENDPOINT_SLICE))
 		return;
 	while ((s = cluster_next_service(p->cluster, s))) {
 		if (!s->n_cluster_ips || cluster_ready_endpoints(p->cluster, s->namespace, s->name))

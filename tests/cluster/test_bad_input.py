@@ -78,6 +78,23 @@ def test_forbidden_resource(w):
 
 
 @lab_test(agent=True)
+def test_forbidden_endpointslices(w):
+    """They are in no ruleset: a new agent over an empty table programs it all the same, and says what it may not read."""
+    if w.control != "agent":
+        return
+    role = ["clusterrole/slipstream", "--type=json", "-p"]
+    w.kubectl("patch", *role, json.dumps([{"op": "replace", "path": "/rules/1/resources", "value": ["nothing"]}]))
+    w.later(lambda: w.kubectl("patch", *role, json.dumps([{"op": "replace", "path": "/rules/1/resources", "value": ["endpointslices"]}])))
+    time.sleep(1)
+    w.agents["n1"].kill()
+    run("n1", "nft", "delete", "table", "inet", "slipstream")
+    a = w.agent("n1")  # waits for /readyz
+    assert "peer-nodes4" in run("n1", "nft", "list", "table", "inet", "slipstream")
+    wait_for(f"403 of endpointslices: {a.tail()}", lambda: "endpointslices" in a.tail() and "403" in a.tail(), 30)
+    w.dirty()
+
+
+@lab_test(agent=True)
 def test_bad_configuration_keeps_the_old_one(w):
     if w.control != "agent":
         return
