@@ -31,12 +31,12 @@ struct node {
 	char *name;
 	struct prefix *pod_cidrs; /* spec.podCIDRs, or spec.podCIDR */
 	size_t n_pod_cidrs;
-	struct addr *addresses;      /* status.addresses of type InternalIP and ExternalIP */
+	struct addr *addresses; /* status.addresses of type InternalIP and ExternalIP */
 	size_t n_addresses;
 	struct addr *transport_addresses; /* annotation node.antrea.io/transport-addresses */
 	size_t n_transport_addresses;
-	bool antrea;              /* has an annotation node.antrea.io/... */
-	bool acceleration_disabled;  /* label slipstream/acceleration: disabled */
+	bool antrea;                /* has an annotation node.antrea.io/... */
+	bool acceleration_disabled; /* label slipstream/acceleration: disabled */
 };
 
 enum ip_protocol { PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
@@ -53,7 +53,8 @@ struct service {
 	char *name;
 	struct addr *cluster_ips;
 	size_t n_cluster_ips;
-	struct addr *load_balancer_ips; /* status.loadBalancer.ingress[].ip whose ipMode is VIP or absent (KEP-1860) */
+	struct addr *
+		load_balancer_ips; /* status.loadBalancer.ingress[].ip whose ipMode is VIP or absent (KEP-1860) */
 	size_t n_load_balancer_ips;
 	struct addr *external_ips;
 	size_t n_external_ips;
@@ -66,8 +67,8 @@ struct service {
 
 struct endpoint {
 	struct addr addr;
-	bool ready;       /* conditions.ready; absent means true */
-	bool serving;     /* conditions.serving; absent means as ready */
+	bool ready;   /* conditions.ready; absent means true */
+	bool serving; /* conditions.serving; absent means as ready */
 	bool terminating;
 };
 
@@ -116,7 +117,8 @@ const struct node *cluster_node(const struct cluster *c, const char *name);
 /* In order; NULL starts, NULL ends: for (s = cluster_next_service(c, NULL); s; s = cluster_next_service(c, s)) */
 const struct node *cluster_next_node(const struct cluster *c, const struct node *after);
 const struct service *cluster_next_service(const struct cluster *c, const struct service *after);
-const struct endpoint_slice *cluster_next_endpoint_slice(const struct cluster *c, const struct endpoint_slice *after);
+const struct endpoint_slice *cluster_next_endpoint_slice(
+	const struct cluster *c, const struct endpoint_slice *after);
 /* Endpoints of a Service that can take traffic now (ready, else serving and terminating), over all its slices. O(log n + slices of it). */
 size_t cluster_ready_endpoints(const struct cluster *c, const char *namespace, const char *service);
 

@@ -33,7 +33,8 @@ struct json_split_callbacks {
 struct json_split;
 
 /* 'max_object': bytes of one object after dropping; a larger one fails with -EMSGSIZE. */
-struct json_split *json_split_new(enum json_split_mode mode, size_t max_object, const struct json_split_callbacks *cb);
+struct json_split *json_split_new(
+	enum json_split_mode mode, size_t max_object, const struct json_split_callbacks *cb);
 void json_split_free(struct json_split *s);
 /* -EINVAL: not JSON of that shape (structure is checked here, values by the decoder). The splitter is unusable after a failure. */
 int json_split_feed(struct json_split *s, const char *data, size_t len, struct error *err);

@@ -21,12 +21,12 @@ struct event_base;
 struct source;
 
 struct source_callbacks {
-	void (*changed)(void *arg);                             /* the replica's generation or sync state moved */
-	void (*problem)(void *arg, const struct error *err);    /* for the log; rate-limited by the source */
+	void (*changed)(void *arg); /* the replica's generation or sync state moved */
+	void (*problem)(void *arg, const struct error *err); /* for the log; rate-limited by the source */
 	void *arg;
 };
 
-enum source_failure { /* label values of slipstream_source_failures_total{reason} */
+enum source_failure {                /* label values of slipstream_source_failures_total{reason} */
 	SOURCE_FAILURE_CONNECT,      /* "connect": refused, unreachable, name not found, timeout */
 	SOURCE_FAILURE_TLS,          /* "tls" */
 	SOURCE_FAILURE_UNAUTHORIZED, /* "unauthorized": 401 */
@@ -43,20 +43,20 @@ extern const char *const source_failure_names[SOURCE_FAILURES];
 struct source_resource_status {
 	bool watched;
 	bool synced;
-	uint64_t lists;           /* completed */
-	uint64_t watch_starts;    /* watch requests sent; restarts = starts - 1 */
-	uint64_t events;          /* ADDED, MODIFIED, DELETED, BOOKMARK */
-	double last_event;        /* Unix time in seconds of the last response byte, 0: never */
-	char problem[512];        /* the present one as text, "" when healthy */
+	uint64_t lists;        /* completed */
+	uint64_t watch_starts; /* watch requests sent; restarts = starts - 1 */
+	uint64_t events;       /* ADDED, MODIFIED, DELETED, BOOKMARK */
+	double last_event;     /* Unix time in seconds of the last response byte, 0: never */
+	char problem[512];     /* the present one as text, "" when healthy */
 };
 
 struct source_status {
-	const char *kind;         /* "api" or "manifests" */
-	char location[256];       /* server URL or path */
+	const char *kind;   /* "api" or "manifests" */
+	char location[256]; /* server URL or path */
 	struct source_resource_status resources[OBJECT_KINDS];
 	uint64_t failures[SOURCE_FAILURES];
 	uint64_t bytes_received;
-	unsigned connections;     /* TCP connections opened so far */
+	unsigned connections; /* TCP connections opened so far */
 };
 
 /* Zeroes 'ret' first. */
@@ -68,8 +68,9 @@ int manifest_source_new(struct event_base *base, struct cluster *cluster, const 
 	const struct source_callbacks *cb, struct source **ret, struct error *err);
 
 struct api_options {
-	const char *kubeconfig;  /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
-	bool endpoint_slices;    /* false: not watched */
+	const char
+		*kubeconfig;  /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
+	bool endpoint_slices; /* false: not watched */
 };
 int api_source_new(struct event_base *base, struct cluster *cluster, const struct api_options *options,
 	const struct source_callbacks *cb, struct source **ret, struct error *err);

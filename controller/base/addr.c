@@ -137,5 +137,6 @@ bool addr_is_link_local(const struct addr *a)
 
 bool addr_is_multicast(const struct addr *a)
 {
-	return a->family == AF_INET ? (a->bytes[0] & 0xf0) == 0xe0 : a->family == AF_INET6 && a->bytes[0] == 0xff;
+	return a->family == AF_INET ? (a->bytes[0] & 0xf0) == 0xe0
+				    : a->family == AF_INET6 && a->bytes[0] == 0xff;
 }

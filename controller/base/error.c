@@ -38,7 +38,7 @@ const char *error_text(const struct error *err)
 	static char text[sizeof(struct error) + 16];
 
 	snprintf(text, sizeof(text), "%s%s%s%s%s%s%s%s", err->where, err->where[0] ? ": " : "", err->object,
-		err->object[0] ? ": " : "", err->what[0] ? err->what : strerror(-err->code), err->mend[0] ? " (" : "",
-		err->mend, err->mend[0] ? ")" : "");
+		err->object[0] ? ": " : "", err->what[0] ? err->what : strerror(-err->code),
+		err->mend[0] ? " (" : "", err->mend, err->mend[0] ? ")" : "");
 	return text;
 }

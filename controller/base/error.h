@@ -14,7 +14,7 @@
  */
 struct error {
 	int code;         /* negative errno, 0: nothing set */
-	char object[192]; /* what it is about: "Service default/web", "device eth1", "set loadbalancer-ips4" */
+	char object[192]; /* what it is about: "Service default/web", "device eth1" */
 	char where[256];  /* "FILE:LINE" or a URL; empty where there is none */
 	char what[512];   /* the fact */
 	char mend[256];   /* what to do about it */

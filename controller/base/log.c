@@ -49,11 +49,12 @@ void log_write(enum log_level level, const char *fmt, ...)
 	gmtime_r(&ts.tv_sec, &tm);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
 	if (style == LOG_FORMAT_JSON) {
-		fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"msg\":\"", stamp, ts.tv_nsec / 1000000,
-			level_names[level]);
+		fprintf(stderr, "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"msg\":\"", stamp,
+			ts.tv_nsec / 1000000, level_names[level]);
 		put_json_string(message);
 		fputs("\"}\n", stderr);
 	} else {
-		fprintf(stderr, "%s.%03ldZ %s %s\n", stamp, ts.tv_nsec / 1000000, level_names[level], message);
+		fprintf(stderr, "%s.%03ldZ %s %s\n", stamp, ts.tv_nsec / 1000000, level_names[level],
+			message);
 	}
 }

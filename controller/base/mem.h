@@ -25,7 +25,7 @@ void *xmemdup(const void *p, size_t size) __attribute__((malloc, returns_nonnull
  * Makes room for one more in the array 'p' of 'n' elements with capacity 'cap' (all three lvalues) and yields a zeroed
  * new last element's address: *VEC_ADD(list->items, list->n, list->cap) = item;
  */
-#define VEC_ADD(p, n, cap)                                                                                             \
+#define VEC_ADD(p, n, cap)                                                                                   \
 	((p) = vec_grow((p), (n), &(cap), sizeof(*(p))), memset(&(p)[(n)], 0, sizeof(*(p))), &(p)[(n)++])
 void *vec_grow(void *p, size_t n, size_t *cap, size_t size) __attribute__((returns_nonnull));
 
@@ -35,11 +35,11 @@ void *vec_grow(void *p, size_t n, size_t *cap, size_t size) __attribute__((retur
 #define CLEANUP_FREE __attribute__((cleanup(cleanup_free)))
 #define CLEANUP_CLOSE __attribute__((cleanup(cleanup_close)))
 /* Hands the pointer on and leaves NULL behind, for the one successful exit. */
-#define TAKE_PTR(p)                                                                                                    \
-	({                                                                                                             \
-		__auto_type taken_ = (p);                                                                              \
-		(p) = NULL;                                                                                            \
-		taken_;                                                                                                \
+#define TAKE_PTR(p)                                                                                          \
+	({                                                                                                   \
+		__auto_type taken_ = (p);                                                                    \
+		(p) = NULL;                                                                                  \
+		taken_;                                                                                      \
 	})
 void cleanup_free(void *p);
 void cleanup_close(int *fd);

@@ -21,10 +21,10 @@ enum yaml_kind { YAML_SCALAR, YAML_MAPPING, YAML_SEQUENCE };
 
 struct yaml_node {
 	enum yaml_kind kind;
-	unsigned line;         /* from 1 */
-	bool quoted;           /* scalar in quotes or a block: a string whatever it looks like */
-	const char *text;      /* scalar: its value, NUL-terminated */
-	size_t n;              /* mapping: pairs; sequence: items */
+	unsigned line;    /* from 1 */
+	bool quoted;      /* scalar in quotes or a block: a string whatever it looks like */
+	const char *text; /* scalar: its value, NUL-terminated */
+	size_t n;         /* mapping: pairs; sequence: items */
 	struct yaml_pair *pairs;
 	struct yaml_node **items;
 };

@@ -319,7 +319,8 @@ static void test_refused(void **state)
 		{OBJECT_ENDPOINT_SLICE,
 			SLICE("\"addressType\":\"IPv4\",\"endpoints\":[{\"conditions\":{\"ready\":\"true\"}}"
 			      "]"),
-			"EndpointSlice shop/web-1", "endpoints[0].conditions.ready is a string, not a boolean"},
+			"EndpointSlice shop/web-1",
+			"endpoints[0].conditions.ready is a string, not a boolean"},
 	};
 
 	(void)state;
