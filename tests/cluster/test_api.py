@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the API says, the kernel does: objects made, changed and deleted with kubectl, NAT by real kube-proxies."""
 import json
+import os
+import re
+import subprocess
 import time
 
 from lab import lab_test
-from topology import PORT, node_ips, run, wait_for
+from topology import PORT, inside, node_ips, run, wait_for
 from world import API, service, slices
 
 IPS = ("10.96.0.77", "fd96::77")
@@ -144,6 +147,30 @@ def test_one_connection_carries_all_watches(w):
     assert status["slipstream_source_connections_total"] == 1, status["slipstream_source_connections_total"]
     for resource in ("nodes", "services", "endpointslices"):
         assert status[f'slipstream_watch_starts_total{{resource="{resource}"}}'] >= 1
+
+
+@lab_test(agent=True)
+def test_plan_with_every_credential(w):
+    """`plan` reads the API server with a token, with a client certificate and as in a pod; the text is the same, names the
+    cluster's objects, and nft accepts it where the devices are."""
+    if w.control != "agent":
+        return
+    web(w, "p21", node_port=30077)
+    with open(f"{w.state}/guest-agent.kubeconfig", encoding="utf-8") as f:
+        port = re.search(r"https://[^:]+:(\d+)", f.read()).group(1)
+    in_pod = {"KUBERNETES_SERVICE_HOST": API, "KUBERNETES_SERVICE_PORT": port, "SLIPSTREAM_SERVICEACCOUNT": f"{w.state}/sa"}
+    texts = {}
+    for name, options, env in (("token", ("--kubeconfig", f"{w.state}/guest-agent.kubeconfig"), {}),
+                               ("certificate", ("--kubeconfig", f"{w.state}/guest-admin.kubeconfig"), {}),
+                               ("pod", (), in_pod)):
+        with inside("n1"):
+            p = subprocess.run((w.program, "plan", "--node", "n1") + options, env={**os.environ, "HOME": "/nowhere", **env},
+                               capture_output=True, text=True, timeout=60)
+        assert p.returncode == 0, f"{name}: {p.stderr}"
+        texts[name] = p.stdout
+    assert texts["token"] == texts["certificate"] == texts["pod"]
+    assert IPS[0] in texts["pod"] and "30077" in texts["pod"] and "192.168.0.12" in texts["pod"]
+    run("n1", "nft", "-c", "-f", "-", input=texts["pod"])
 
 
 @lab_test(fails="cut", agent=True)

@@ -146,3 +146,51 @@ def test_missing_device_in_the_configuration(lab):
     ip("n1", "link add eth9 type dummy", "link set eth9 up")
     lab.later(lambda: ip("n1", "link del eth9"))
     wait_for("eth9 in the flowtable", lambda: "eth9" in flowtable_devices(), FOLLOW)
+
+
+FAR = "198.18.7.1"  # reached over the uplink of the next two tests only
+
+
+def far_world(lab, device, gateway):
+    """A server behind `gateway`, routed over `device` of n1."""
+    ip("c", f"addr add {FAR}/32 dev lo")
+    server = lab.topology.serve("c", FAR)
+    ip("n1", f"route add {FAR}/32 via {gateway} dev {device}")
+
+    def undo():
+        server.kill()
+        server.wait()
+        lab.topology.servers.remove(server)
+        ip("c", f"addr del {FAR}/32 dev lo")
+    lab.later(undo)
+    if lab.agents:
+        wait_for(f"{device} in the flowtable", lambda: device in flowtable_devices(), FOLLOW)
+        wait_for(f"{device} in a pair", lambda: f'"{device}"' in pairs(), FOLLOW)
+
+
+@lab_test(topologies="bridge routed", fails="none")
+def test_vlan_uplink(lab):
+    """A VLAN device becomes an uplink: it is in the flowtable, not the NIC below it."""
+    for ns, address in (("n1", "192.168.7.11"), ("c", "192.168.7.100")):
+        ip(ns, "link add link eth1 name eth1.7 type vlan id 7", f"addr add {address}/24 dev eth1.7", "link set eth1.7 up")
+    lab.later(lambda: (ip("n1", "link del eth1.7"), ip("c", "link del eth1.7")))
+    far_world(lab, "eth1.7", "192.168.7.100")
+    if lab.agents:
+        assert "eth1" not in flowtable_devices()
+    lab.accelerated("p11", FAR, PORT, {"pod-to-external": 1})
+
+
+@lab_test(topologies="bridge routed", fails="none static")
+def test_bond_uplink(lab):
+    """A bond over the second NIC becomes an uplink: the bond is in the flowtable, not its member."""
+    ip("n1", "link add bond0 type bond mode active-backup miimon 100", "addr del 192.168.1.11/24 dev eth1",
+       "link set eth1 down", "link set eth1 master bond0", "link set bond0 up", "addr add 192.168.1.11/24 dev bond0")
+
+    def undo():
+        ip("n1", "link del bond0", "link set eth1 up", "addr replace 192.168.1.11/24 dev eth1",
+           "addr replace fd00:1::11/64 dev eth1 nodad")
+    lab.later(undo)
+    far_world(lab, "bond0", "192.168.1.100")
+    if lab.agents:
+        assert "eth1" not in flowtable_devices()
+    lab.accelerated("p11", FAR, PORT, {"pod-to-external": 1})
