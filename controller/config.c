@@ -108,10 +108,6 @@ static int bad(struct reader *r, unsigned line, const char *path, const char *me
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	/* What a file holds may be anything; an error stays one line. */
-	for (char *p = what; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
 	error_set(r->err, -EINVAL, path, mend, "%s", what);
 	error_at(r->err, r->file, line);
 	return -EINVAL;

@@ -37,10 +37,6 @@ static int bad(struct reader *r, const char *path, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	/* Values come from whoever may write such an object; an error stays one line. */
-	for (char *p = what; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
 	return error_set(r->err, -EINVAL, r->object, "the object is left out until that is mended", "%s %s",
 		path, what);
 }

@@ -6,6 +6,14 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What comes from outside may hold anything; an error stays one line. */
+static void one_line(char *s)
+{
+	for (; *s; s++)
+		if ((unsigned char)*s < ' ' || *s == 0x7f)
+			*s = '?';
+}
+
 int error_set(struct error *err, int code, const char *object, const char *mend, const char *fmt, ...)
 {
 	va_list ap;
@@ -19,6 +27,9 @@ int error_set(struct error *err, int code, const char *object, const char *mend,
 	va_start(ap, fmt);
 	vsnprintf(err->what, sizeof(err->what), fmt, ap);
 	va_end(ap);
+	one_line(err->object);
+	one_line(err->what);
+	one_line(err->mend);
 	return code;
 }
 

@@ -20,7 +20,10 @@ struct error {
 	char mend[256];   /* what to do about it */
 };
 
-/* Fills 'err' (if not NULL) and returns 'code', which must be negative. 'object' and 'mend' may be NULL. */
+/*
+ * Fills 'err' (if not NULL) and returns 'code', which must be negative. 'object' and 'mend' may be NULL. Control characters in
+ * any of them become '?': an error is one line, whatever it quotes.
+ */
 int error_set(struct error *err, int code, const char *object, const char *mend, const char *fmt, ...)
 	__attribute__((format(printf, 5, 6)));
 

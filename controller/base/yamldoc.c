@@ -97,9 +97,6 @@ static int refuse(struct reader *r, yaml_mark_t mark, const char *mend, const ch
 	va_start(ap, fmt);
 	vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
-	for (char *p = what; *p; p++)
-		if ((unsigned char)*p < ' ' || *p == 0x7f)
-			*p = '?';
 	error_set(r->err, -EINVAL, NULL, mend, "%s", what);
 	error_at(r->err, r->file, line_of(mark));
 	return -EINVAL;
