@@ -134,7 +134,7 @@ def guest(args):
     world = World(kernel, control, build, state, int(relay))
     lab.say("    ", f"world up in {time.monotonic() - began:.1f} s")
     for case in lab.CASES:
-        if args.k and not re.search(args.k, case.name) or chosen == "smoke" and not case.smoke:
+        if not lab.applies(case, args.k, chosen, control):
             continue
         t = time.monotonic()
         verdict, text = lab.run_case(world, case, control)

@@ -190,6 +190,13 @@ def run_case(lab, case, control):
         signal.alarm(0)
 
 
+def applies(case, pattern, chosen, control):
+    """Whether a run with this -k, this set (all or smoke) and this control has the case."""
+    if pattern and not re.search(pattern, case.name) or chosen == "smoke" and not case.smoke:
+        return False
+    return not (case.agent and control in ("none", "static"))
+
+
 def guest(args):
     from harness import Lab  # needs the guest
     kernel, topology, control, build, chosen = args.guest
@@ -200,9 +207,7 @@ def guest(args):
     lab = Lab(kernel, topology, control, build)
     say("    ", f"topology up in {time.monotonic() - began:.1f} s")
     for case in CASES:
-        if topology not in case.topologies or args.k and not re.search(args.k, case.name):
-            continue
-        if chosen == "smoke" and not case.smoke or case.agent and control in ("none", "static"):
+        if topology not in case.topologies or not applies(case, args.k, chosen, control):
             continue
         t = time.monotonic()
         verdict, text = run_case(lab, case, control)
