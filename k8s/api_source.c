@@ -631,7 +631,7 @@ int api_source_new(struct event_base *base, struct cluster *cluster, const struc
 	const struct source_callbacks *cb, struct source **ret, struct error *err)
 {
 	struct api_source *s = xcalloc(1, sizeof(*s));
-	struct transport_owner owner = {on_settled, on_trouble, s};
+	struct transport_owner owner = {.settled = on_settled, .trouble = on_trouble, .arg = s};
 	struct timeval at_once = {0};
 	int rc;
 

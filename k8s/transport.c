@@ -30,6 +30,8 @@ struct transport_request {
 	struct transport_request *next;
 	CURL *easy; /* NULL: queued */
 	char *path;
+	char *body; /* of a POST, else NULL */
+	size_t body_len;
 	bool gzip;
 	bool cancelled; /* from a callback of curl: freed when curl has returned */
 	bool answered;
@@ -170,6 +172,7 @@ static void request_free(struct transport *t, struct transport_request *r)
 	curl_slist_free_all(r->headers);
 	curl_slist_free_all(r->connect_to);
 	free(r->path);
+	free(r->body);
 	free(r);
 }
 
@@ -192,11 +195,45 @@ static void answered(struct transport_request *r)
 		r->cb.headers(r->arg, (unsigned)code, r->retry_after_s);
 }
 
+/* One warning-value of a Warning header (RFC 7234, section 5.5: code agent "text" ["date"]) at 's', which may
+ * be followed by a comma and more. Returns what follows, NULL where it is none. */
+static const char *read_warning(struct transport_request *r, const char *s, const char *end)
+{
+	const struct transport_owner *owner = &r->t->owner;
+	char text[512];
+	bool is_299;
+	size_t n = 0;
+
+	while (s < end && (*s == ' ' || *s == ','))
+		s++;
+	if (end - s < 4 || s[3] != ' ')
+		return NULL;
+	is_299 = !memcmp(s, "299", 3);
+	s = memchr(s + 4, ' ', (size_t)(end - s - 4));
+	if (!s || end - s < 2 || s[1] != '"')
+		return NULL;
+	for (s += 2; s < end && *s != '"'; s++) {
+		if (*s == '\\' && ++s == end)
+			return NULL;
+		if (n + 1 < sizeof(text))
+			text[n++] = *s < ' ' || *s == '\x7f' ? '?' : *s;
+	}
+	if (s == end)
+		return NULL;
+	text[n] = '\0';
+	if (is_299 && owner->warning && !r->cancelled)
+		owner->warning(owner->arg, text);
+	if (end - s > 2 && !memcmp(s, "\" \"", 3)) /* a date, with its own comma */
+		s = memchr(s + 3, '"', (size_t)(end - s - 3));
+	return s ? memchr(s, ',', (size_t)(end - s)) : NULL;
+}
+
 /* One header line with its end. An answer's lines start with HTTP/ and end with an empty one; 1xx and
  * trailers come, too. */
 static size_t on_header(char *line, size_t size, size_t n, void *arg)
 {
 	static const char retry_after[] = "retry-after:";
+	static const char warning[] = "warning:";
 	struct transport_request *r = arg;
 	size_t len = size * n;
 
@@ -212,6 +249,11 @@ static size_t on_header(char *line, size_t size, size_t n, void *arg)
 			else if (line[i] != ' ')
 				break;
 		}
+	} else if (len >= sizeof(warning) && !strncasecmp(line, warning, sizeof(warning) - 1)) {
+		const char *at = line + sizeof(warning) - 1;
+
+		while (at)
+			at = read_warning(r, at, line + len);
 	} else if (len <= 2 && (line[0] == '\r' || line[0] == '\n')) {
 		answered(r);
 	}
@@ -271,6 +313,8 @@ static CURLcode set_headers(struct transport *t, struct transport_request *r)
 {
 	CURLcode rc = add_header(r, "Accept: application/json");
 
+	if (r->body && !rc)
+		rc = add_header(r, "Content-Type: application/json");
 	if (t->host_header && !rc)
 		rc = add_header(r, t->host_header);
 	if (t->credentials.token.data && !rc) {
@@ -309,6 +353,10 @@ static CURLcode set_options(struct transport *t, struct transport_request *r)
 	if (t->connect_to) {
 		r->connect_to = curl_slist_append(NULL, t->connect_to);
 		curl_easy_setopt(easy, CURLOPT_CONNECT_TO, r->connect_to);
+	}
+	if (r->body) {
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
+		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, r->body);
 	}
 	if (r->gzip)
 		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -556,15 +604,14 @@ static int want_timer(CURLM *multi, long ms, void *arg)
 	return 0;
 }
 
-struct transport_request *transport_get(
-	struct transport *t, const char *path, bool gzip, const struct transport_callbacks *cb, void *arg)
+static struct transport_request *add_request(
+	struct transport *t, const char *path, const struct transport_callbacks *cb, void *arg)
 {
 	struct transport_request *r = xcalloc(1, sizeof(*r));
 	struct transport_request **at = &t->requests;
 
 	r->t = t;
 	r->path = xstrdup(path);
-	r->gzip = gzip;
 	r->cb = *cb;
 	r->arg = arg;
 	while (*at)
@@ -573,6 +620,25 @@ struct transport_request *transport_get(
 	/* Started from the loop, so that no callback comes before the caller has its handle. */
 	if (!t->busy)
 		want_timer(t->multi, 0, t);
+	return r;
+}
+
+struct transport_request *transport_get(
+	struct transport *t, const char *path, bool gzip, const struct transport_callbacks *cb, void *arg)
+{
+	struct transport_request *r = add_request(t, path, cb, arg);
+
+	r->gzip = gzip;
+	return r;
+}
+
+struct transport_request *transport_post(struct transport *t, const char *path, const char *body, size_t len,
+	const struct transport_callbacks *cb, void *arg)
+{
+	struct transport_request *r = add_request(t, path, cb, arg);
+
+	r->body = xmemdup(body, len);
+	r->body_len = len;
 	return r;
 }
 

@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /*
- * transport: GET requests to one API server on libevent's loop, with libcurl's multi interface.
+ * transport: GET and POST requests to one API server on libevent's loop, with libcurl's multi interface.
  *
  * One TCP connection carries everything where the server speaks HTTP/2. Because nobody knows that before
  * TLS's ALPN has said so, the first request after a start or a lost connection goes alone and the others wait
@@ -44,11 +44,15 @@ struct transport_callbacks {
 /*
  * 'k' must outlive the transport. 'settled' is called (when not NULL) after everything that was there to be
  * read has been passed on; 'trouble' tells of credentials files that cannot be read any more (the last
- * contents stay in use). Fails for credentials that cannot be read at all and for a server URL that is none.
+ * contents stay in use); 'warning' (may be NULL) is called for every warning that an answer brings, before
+ * its 'headers': "Warning: 299" (RFC 7234, section 5.5; kube-apiserver sends them for deprecated APIs) with
+ * the quotes taken off and one line long. Fails for credentials that cannot be read at all and for a server
+ * URL that is none.
  */
 struct transport_owner {
 	void (*settled)(void *arg);
 	void (*trouble)(void *arg, const struct error *err);
+	void (*warning)(void *arg, const char *text);
 	void *arg;
 };
 int transport_new(struct event_base *base, const struct kubeconfig *k, const struct transport_owner *owner,
@@ -62,6 +66,9 @@ void transport_free(struct transport *t);
  */
 struct transport_request *transport_get(
 	struct transport *t, const char *path, bool gzip, const struct transport_callbacks *cb, void *arg);
+/* POST of JSON to 'path', otherwise as transport_get(). 'body' is copied. */
+struct transport_request *transport_post(struct transport *t, const char *path, const char *body, size_t len,
+	const struct transport_callbacks *cb, void *arg);
 /* No more callbacks for it. May be called from any callback. */
 void transport_cancel(struct transport *t, struct transport_request *r);
 /* Reads the token again before the next request. */
