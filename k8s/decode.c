@@ -460,6 +460,35 @@ static int decode_slice(
 	return 0;
 }
 
+static const char *article(const char *kind)
+{
+	return *kind == 'E' ? "an" : "a";
+}
+
+/* Namespace and name of the object, and with them what its errors are about. 'kind' is the word for it. */
+static int identity(struct reader *r, struct json_object *json, const char *kind, bool namespaced,
+	struct json_object **metadata, const char **namespace, const char **name)
+{
+	snprintf(r->object, sizeof(r->object), "%s %s", article(kind), kind);
+	if (check_type(r, json, json_type_object, "the whole") ||
+		member(r, json, "metadata", json_type_object, "metadata", metadata) ||
+		text(r, *metadata, "name", "metadata.name", name) ||
+		text(r, *metadata, "namespace", "metadata.namespace", namespace))
+		return -EINVAL;
+	if (!*name || !name_ok(*name))
+		return bad(r, "metadata.name", "%s", *name ? "is not a name" : "is missing");
+	/* As kubectl does without a context that says otherwise; the API always has it. */
+	if (!*namespace || !**namespace)
+		*namespace = "default";
+	if (namespaced && !name_ok(*namespace))
+		return bad(r, "metadata.namespace", "is not a name");
+	if (namespaced)
+		snprintf(r->object, sizeof(r->object), "%s %.63s/%.100s", kind, *namespace, *name);
+	else
+		snprintf(r->object, sizeof(r->object), "%s %.160s", kind, *name);
+	return 0;
+}
+
 int decode_json(enum object_kind kind, struct json_object *json, struct object *ret, struct error *err)
 {
 	struct reader r = {.err = err};
@@ -469,24 +498,8 @@ int decode_json(enum object_kind kind, struct json_object *json, struct object *
 	int code;
 
 	*ret = (struct object){0};
-	snprintf(r.object, sizeof(r.object), "a %s", kind_names[kind]);
-	if (check_type(&r, json, json_type_object, "the whole") ||
-		member(&r, json, "metadata", json_type_object, "metadata", &metadata) ||
-		text(&r, metadata, "name", "metadata.name", &name) ||
-		text(&r, metadata, "namespace", "metadata.namespace", &namespace))
+	if (identity(&r, json, kind_names[kind], kind != OBJECT_NODE, &metadata, &namespace, &name))
 		return -EINVAL;
-	if (!name || !name_ok(name))
-		return bad(&r, "metadata.name", "%s", name ? "is not a name" : "is missing");
-	/* As kubectl does without a context that says otherwise; the API always has it. */
-	if (!namespace || !*namespace)
-	namespace = "default";
-	if (kind != OBJECT_NODE && !name_ok(namespace))
-		return bad(&r, "metadata.namespace", "is not a name");
-	if (kind == OBJECT_NODE)
-		snprintf(r.object, sizeof(r.object), "Node %.160s", name);
-	else
-		snprintf(r.object, sizeof(r.object), "%s %.63s/%.100s", kind_names[kind], namespace, name);
-
 	switch (kind) {
 	case OBJECT_NODE:
 		o.node.name = xstrdup(name);
@@ -510,6 +523,77 @@ int decode_json(enum object_kind kind, struct json_object *json, struct object *
 	return code;
 }
 
+static int by_addr(const void *a, const void *b)
+{
+	const struct endpoint *x = a, *y = b;
+	int c = addr_cmp(&x->addr, &y->addr);
+
+	return c ? c : y->ready - x->ready;
+}
+
+/* The addresses of one list of a subset. */
+static int add_subset(struct reader *r, struct json_object *subset, const char *key, bool ready, size_t i,
+	struct endpoint_slice *s, size_t *cap)
+{
+	struct json_object *list;
+	char path[96];
+
+	snprintf(path, sizeof(path), "subsets[%zu].%s", i, key);
+	if (member(r, subset, key, json_type_array, path, &list))
+		return -EINVAL;
+	for (size_t k = 0; list && k < json_object_array_length(list); k++) {
+		struct json_object *item = json_object_array_get_idx(list, k);
+		struct endpoint e = {.ready = ready, .serving = ready};
+		const char *ip;
+
+		snprintf(path, sizeof(path), "subsets[%zu].%s[%zu]", i, key, k);
+		if (check_type(r, item, json_type_object, path) || text(r, item, "ip", path, &ip) ||
+			address(r, ip ? ip : "", path, &e.addr))
+			return -EINVAL;
+		*VEC_ADD(s->endpoints, s->n_endpoints, *cap) = e;
+	}
+	return 0;
+}
+
+int decode_endpoints(struct json_object *root, struct object *ret, struct error *err)
+{
+	struct reader r = {.err = err};
+	struct json_object *metadata, *list;
+	const char *namespace, *name;
+	struct object o = {.kind = OBJECT_ENDPOINT_SLICE};
+	struct endpoint_slice *s = &o.slice;
+	size_t cap = 0, kept = 0;
+
+	*ret = (struct object){0};
+	if (identity(&r, root, "Endpoints", true, &metadata, &namespace, &name) ||
+		member(&r, root, "subsets", json_type_array, "subsets", &list))
+		return -EINVAL;
+	s->namespace = xstrdup(namespace);
+	s->name = xstrdup(name);
+	s->service = xstrdup(name);
+	for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+		struct json_object *subset = json_object_array_get_idx(list, i);
+		char path[32];
+
+		snprintf(path, sizeof(path), "subsets[%zu]", i);
+		if (check_type(&r, subset, json_type_object, path) ||
+			add_subset(&r, subset, "addresses", true, i, s, &cap) ||
+			add_subset(&r, subset, "notReadyAddresses", false, i, s, &cap)) {
+			object_done(&o);
+			return -EINVAL;
+		}
+	}
+	/* A subset is a set of ports, so that an address may be in several; ready in one is ready. */
+	if (s->n_endpoints)
+		qsort(s->endpoints, s->n_endpoints, sizeof(*s->endpoints), by_addr);
+	for (size_t i = 0; i < s->n_endpoints; i++)
+		if (!kept || addr_cmp(&s->endpoints[kept - 1].addr, &s->endpoints[i].addr))
+			s->endpoints[kept++] = s->endpoints[i];
+	s->n_endpoints = kept;
+	*ret = o;
+	return 0;
+}
+
 int decode_object(enum object_kind kind, const char *json, size_t len, struct object *ret, struct error *err)
 {
 	struct json_tokener *t;
@@ -518,7 +602,7 @@ int decode_object(enum object_kind kind, const char *json, size_t len, struct ob
 	int code;
 
 	*ret = (struct object){0};
-	snprintf(object, sizeof(object), "a %s", kind_names[kind]);
+	snprintf(object, sizeof(object), "%s %s", article(kind_names[kind]), kind_names[kind]);
 	if (len > INT_MAX)
 		return error_set(err, -EMSGSIZE, object, NULL, "has %zu bytes", len);
 	t = json_tokener_new_ex(MAX_DEPTH);

@@ -27,6 +27,12 @@ struct object {
 int decode_object(enum object_kind kind, const char *json, size_t len, struct object *ret, struct error *err);
 struct json_object;
 int decode_json(enum object_kind kind, struct json_object *json, struct object *ret, struct error *err);
+/*
+ * The same for a core/v1 Endpoints, where there are no EndpointSlices: as one slice of OBJECT_ENDPOINT_SLICE with the
+ * Service's name as its own, of both families. notReadyAddresses are neither ready nor serving: Endpoints do not say
+ * what terminates. The endpoints are sorted, each address once, ready when any subset says so.
+ */
+int decode_endpoints(struct json_object *root, struct object *ret, struct error *err);
 /* Puts it into the replica, which takes over what it owns. Returns what cluster_put_*() returns. */
 bool decode_put(struct cluster *c, struct object *o);
 /* Namespace ("" for nodes) and name; valid as long as the object. */

@@ -235,6 +235,83 @@ static void test_slice(void **state)
 	object_done(&o);
 }
 
+/* Servers without discovery.k8s.io/v1: a core/v1 Endpoints is one slice of its Service. */
+static struct object endpoints(const char *json)
+{
+	struct json_object *root = json_tokener_parse(json);
+	struct error err = {0};
+	struct object o;
+
+	assert_non_null(root);
+	if (decode_endpoints(root, &o, &err))
+		fail_msg("%s", error_text(&err));
+	json_object_put(root);
+	assert_int_equal(o.kind, OBJECT_ENDPOINT_SLICE);
+	return o;
+}
+
+static void refuse_endpoints(const char *json, const char *object, const char *what)
+{
+	struct json_object *root = json_tokener_parse(json);
+	struct error err = {0};
+	struct object o, zero = {0};
+
+	memset(&o, 0xff, sizeof(o));
+	assert_int_equal(decode_endpoints(root, &o, &err), -EINVAL);
+	assert_string_equal(err.object, object);
+	assert_string_equal(err.what, what);
+	assert_memory_equal(&o, &zero, sizeof(o));
+	json_object_put(root);
+}
+
+#define ENDPOINTS(subsets) "{\"metadata\":{\"name\":\"web\",\"namespace\":\"shop\"}" subsets "}"
+
+static void test_endpoints(void **state)
+{
+	/* Two sets of ports: .2 is ready for one of them, .3 for none; both families. */
+	struct object o = endpoints(ENDPOINTS(
+		",\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.9\",\"nodeName\":\"n1\"},{\"ip\":\"fd00::"
+		"1\"}],\"notReadyAddresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.3\"}],\"ports\":null},"
+		"{\"addresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.9\"}],\"notReadyAddresses\":null},{}"
+		"]"));
+	static const char *const want[] = {"10.0.0.2 110", "10.0.0.3 000", "10.0.0.9 110", "fd00::1 110"};
+	struct cluster *c = cluster_new();
+	static const char *const empty[] = {
+		ENDPOINTS(""), ENDPOINTS(",\"subsets\":null"), ENDPOINTS(",\"subsets\":[]")};
+
+	(void)state;
+	assert_string_equal(object_namespace(&o), "shop");
+	assert_string_equal(object_name(&o), "web");
+	assert_string_equal(o.slice.service, "web");
+	assert_int_equal(o.slice.n_endpoints, ARRAY_SIZE(want));
+	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
+		struct endpoint *e = &o.slice.endpoints[i];
+		char got[ADDR_TEXT_SIZE + 4], text[ADDR_TEXT_SIZE];
+
+		snprintf(got, sizeof(got), "%s %d%d%d", addr_text(&e->addr, text), e->ready, e->serving,
+			e->terminating);
+		assert_string_equal(got, want[i]);
+	}
+	assert_true(decode_put(c, &o));
+	assert_int_equal(cluster_ready_endpoints(c, "shop", "web"), 3);
+	for (size_t i = 0; i < ARRAY_SIZE(empty); i++) {
+		o = endpoints(empty[i]);
+		assert_int_equal(decode_put(c, &o), i == 0);
+		assert_int_equal(cluster_ready_endpoints(c, "shop", "web"), 0);
+	}
+	cluster_free(c);
+
+	refuse_endpoints("{}", "an Endpoints", "metadata.name is missing");
+	refuse_endpoints(
+		ENDPOINTS(",\"subsets\":{}"), "Endpoints shop/web", "subsets is an object, not a list");
+	refuse_endpoints(ENDPOINTS(",\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.1\"}]},7]"),
+		"Endpoints shop/web", "subsets[1] is a number, not an object");
+	refuse_endpoints(ENDPOINTS(",\"subsets\":[{\"notReadyAddresses\":[{\"hostname\":\"a\"}]}]"),
+		"Endpoints shop/web", "subsets[0].notReadyAddresses[0] \"\" is not an IP address");
+	refuse_endpoints(ENDPOINTS(",\"subsets\":[{\"addresses\":[\"10.0.0.1\"]}]"), "Endpoints shop/web",
+		"subsets[0].addresses[0] is a string, not an object");
+}
+
 static void test_refused(void **state)
 {
 	static const struct {
@@ -429,6 +506,7 @@ int main(void)
 		cmocka_unit_test(test_service),
 		cmocka_unit_test(test_service_without_proxy),
 		cmocka_unit_test(test_slice),
+		cmocka_unit_test(test_endpoints),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_many_addresses),
 		cmocka_unit_test(test_real_objects),
