@@ -30,8 +30,9 @@ struct transport_request {
 	struct transport_request *next;
 	CURL *easy; /* NULL: queued */
 	char *path;
-	char *body; /* of a POST, else NULL */
+	char *body; /* of a POST or PATCH, else NULL */
 	size_t body_len;
+	bool patch;
 	bool gzip;
 	bool cancelled; /* from a callback of curl: freed when curl has returned */
 	bool answered;
@@ -314,7 +315,8 @@ static CURLcode set_headers(struct transport *t, struct transport_request *r)
 	CURLcode rc = add_header(r, "Accept: application/json");
 
 	if (r->body && !rc)
-		rc = add_header(r, "Content-Type: application/json");
+		rc = add_header(r, r->patch ? "Content-Type: application/merge-patch+json"
+					    : "Content-Type: application/json");
 	if (t->host_header && !rc)
 		rc = add_header(r, t->host_header);
 	if (t->credentials.token.data && !rc) {
@@ -357,6 +359,8 @@ static CURLcode set_options(struct transport *t, struct transport_request *r)
 	if (r->body) {
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, r->body);
+		if (r->patch)
+			curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PATCH");
 	}
 	if (r->gzip)
 		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -639,6 +643,15 @@ struct transport_request *transport_post(struct transport *t, const char *path, 
 
 	r->body = xmemdup(body, len);
 	r->body_len = len;
+	return r;
+}
+
+struct transport_request *transport_patch(struct transport *t, const char *path, const char *body, size_t len,
+	const struct transport_callbacks *cb, void *arg)
+{
+	struct transport_request *r = transport_post(t, path, body, len, cb, arg);
+
+	r->patch = true;
 	return r;
 }
 

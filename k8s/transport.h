@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /*
- * transport: GET and POST requests to one API server on libevent's loop, with libcurl's multi interface.
+ * transport: GET, POST and PATCH requests to one API server on libevent's loop, with libcurl's multi interface.
  *
  * One TCP connection carries everything where the server speaks HTTP/2. Because nobody knows that before
  * TLS's ALPN has said so, the first request after a start or a lost connection goes alone and the others wait
@@ -68,6 +68,9 @@ struct transport_request *transport_get(
 	struct transport *t, const char *path, bool gzip, const struct transport_callbacks *cb, void *arg);
 /* POST of JSON to 'path', otherwise as transport_get(). 'body' is copied. */
 struct transport_request *transport_post(struct transport *t, const char *path, const char *body, size_t len,
+	const struct transport_callbacks *cb, void *arg);
+/* The same as PATCH, a JSON merge patch (RFC 7396). */
+struct transport_request *transport_patch(struct transport *t, const char *path, const char *body, size_t len,
 	const struct transport_callbacks *cb, void *arg);
 /* No more callbacks for it. May be called from any callback. */
 void transport_cancel(struct transport *t, struct transport_request *r);
