@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "base/strbuf.h"
 #include "k8s/api_error.h"
+#include "k8s/api_post.h"
 #include "k8s/decode.h"
 #include "k8s/json_split.h"
 #include "k8s/kubeconfig.h"
@@ -59,6 +60,7 @@ struct api_source {
 	struct source_callbacks cb;
 	struct kubeconfig kubeconfig;
 	struct transport *transport;
+	struct api_post post;
 	struct resource resources[OBJECT_KINDS];
 	uint64_t failures[SOURCE_FAILURES];
 	struct event start;
@@ -593,6 +595,7 @@ static void api_free(struct source *source)
 	struct api_source *s = (struct api_source *)source;
 
 	transport_free(s->transport);
+	api_post_free(&s->post);
 	if (s->start_assigned)
 		event_del(&s->start);
 	for (size_t i = 0; i < OBJECT_KINDS; i++) {
@@ -611,7 +614,14 @@ static void api_free(struct source *source)
 	free(s);
 }
 
-static const struct source_ops api_ops = {api_status_of, api_free};
+static int api_post(struct source *source, const struct source_request *q, source_post_done *done, void *arg)
+{
+	struct api_source *s = (struct api_source *)source;
+
+	return api_post_send(&s->post, s->transport, q, done, arg);
+}
+
+static const struct source_ops api_ops = {api_status_of, api_free, api_post};
 
 static void start_resource(struct api_source *s, enum object_kind kind)
 {

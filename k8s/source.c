@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "k8s/source_private.h"
 
+#include <errno.h>
 #include <string.h>
 
 const char *const source_failure_names[SOURCE_FAILURES] = {
@@ -25,4 +26,21 @@ void source_free(struct source *s)
 {
 	if (s)
 		s->ops->free(s);
+}
+
+static int post(struct source *s, const struct source_request *q, source_post_done *done, void *arg)
+{
+	return s->ops->post ? s->ops->post(s, q, done, arg) : -ENOTSUP;
+}
+
+int source_post(
+	struct source *s, const char *path, const char *body, size_t len, source_post_done *done, void *arg)
+{
+	return post(s, &(struct source_request){false, path, body, len}, done, arg);
+}
+
+int source_patch(
+	struct source *s, const char *path, const char *body, size_t len, source_post_done *done, void *arg)
+{
+	return post(s, &(struct source_request){true, path, body, len}, done, arg);
 }

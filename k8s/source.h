@@ -63,6 +63,18 @@ struct source_status {
 void source_status(const struct source *s, struct source_status *ret);
 void source_free(struct source *s);
 
+/*
+ * Writes one object (JSON) to 'path' of the API server: POST creates it, PATCH merges into it (RFC 7396). One
+ * at a time: -EBUSY while another is under way; -ENOTSUP for manifests. 'path' and 'body' are copied. 'done'
+ * is called later and once, from the loop, but not after source_free(). Its 'http' is the answer's status (0:
+ * there was none), 'err' is NULL when that is below 300.
+ */
+typedef void source_post_done(void *arg, unsigned http, const struct error *err);
+int source_post(
+	struct source *s, const char *path, const char *body, size_t len, source_post_done *done, void *arg);
+int source_patch(
+	struct source *s, const char *path, const char *body, size_t len, source_post_done *done, void *arg);
+
 /* Manifests: a file or a folder (its *.yaml, *.yml, *.json), YAML or JSON, multi-document, kind List; watched by inotify. */
 int manifest_source_new(struct event_base *base, struct cluster *cluster, const char *path,
 	const struct source_callbacks *cb, struct source **ret, struct error *err);

@@ -10,11 +10,19 @@
  * Each embeds `struct source` as its first member and sets 'ops'; source.c dispatches. For the room's own
  * files only.
  */
+struct source_request {
+	bool patch;
+	const char *path, *body;
+	size_t len;
+};
+
 struct source_ops {
 	/* 'ret' comes zeroed. */
 	void (*status)(const struct source *s, struct source_status *ret);
 	/* Frees the whole source, its events and descriptors; never called with NULL. */
 	void (*free)(struct source *s);
+	/* As source_post() and source_patch(); NULL: nothing can be written. */
+	int (*post)(struct source *s, const struct source_request *q, source_post_done *done, void *arg);
 };
 
 struct source {
