@@ -68,9 +68,11 @@ static uint64_t backoff(unsigned tries, uint64_t min)
 	return delay < RETRY_MAX ? delay : RETRY_MAX;
 }
 
-void agent_init(struct agent *a, const char *node, struct config *config, const struct cluster *cluster,
+void agent_init(struct agent *a, const char *node, struct config *config, struct cluster *cluster,
 	struct backend *backend, const struct agent_edges *edges)
 {
+	struct cluster_observer observer;
+
 	memset(a, 0, sizeof(*a));
 	a->node = xstrdup(node);
 	a->config = *config;
@@ -79,15 +81,21 @@ void agent_init(struct agent *a, const char *node, struct config *config, const 
 	a->backend = backend;
 	a->edges = *edges;
 	a->gap = GAP_MIN;
-	a->plan_needed = true;
+	a->planner = planner_new(cluster, node);
+	a->plan = planner_plan(a->planner);
+	observer = planner_observer(a->planner);
+	cluster_observe(cluster, &observer);
+	a->plan_needed = a->base_changed = true;
 	note_at(a, AGENT_FACTS, now(a));
 	note_at(a, AGENT_FEATURES, now(a));
 }
 
 void agent_done(struct agent *a)
 {
-	if (a->planned)
-		plan_done(&a->plan);
+	if (a->cluster)
+		cluster_observe(a->cluster, NULL);
+	planner_free(a->planner);
+	ruleset_delta_done(&a->delta);
 	facts_done(&a->facts);
 	config_done(&a->config);
 	free(a->failed_text);
@@ -240,43 +248,49 @@ static bool same_type(const struct plan_type *x, const struct plan_type *y)
 }
 
 /* One line for all types that changed to the same; 'old' is NULL the first time. */
-static void log_types(const struct plan *old, const struct plan *new)
+static void log_types(const struct plan_type *old, const struct plan_type *new)
 {
 	bool said[TRAFFIC_TYPES];
 
 	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
-		said[i] = old && same_type(&old->types[i], &new->types[i]);
+		said[i] = old && same_type(&old[i], &new[i]);
 	for (size_t i = 0; i < TRAFFIC_TYPES; i++) {
 		struct strbuf names = {0};
 
 		for (size_t k = i; k < TRAFFIC_TYPES; k++) {
-			if (said[k] || !same_type(&new->types[i], &new->types[k]))
+			if (said[k] || !same_type(&new[i], &new[k]))
 				continue;
 			strbuf_printf(&names, "%s%s", names.len ? ", " : "", traffic_type_names[k]);
 			said[k] = true;
 		}
 		if (names.len)
-			log_info("%s: %s (%s)", names.data, engine_names[new->types[i].engine],
-				new->types[i].reason);
+			log_info("%s: %s (%s)", names.data, engine_names[new[i].engine], new[i].reason);
 		strbuf_done(&names);
 	}
 }
 
-static void make_plan(struct agent *a)
+static void update_plan(struct agent *a)
 {
-	struct plan_input in = {
-		.cluster = a->cluster, .facts = &a->facts, .config = &a->config, .node = a->node};
-	struct plan next;
+	struct plan_type types[TRAFFIC_TYPES];
+	char kind_reason[sizeof(a->plan->kind_reason)];
 
-	plan_make(&in, &next);
-	if (!a->planned || strcmp(a->plan.kind_reason, next.kind_reason))
-		log_info("cluster kind %s: %s", cluster_kind_names[next.kind], next.kind_reason);
-	log_types(a->planned ? &a->plan : NULL, &next);
-	if (a->planned)
-		plan_done(&a->plan);
-	a->plan = next;
+	memcpy(types, a->plan->types, sizeof(types));
+	memcpy(kind_reason, a->plan->kind_reason, sizeof(kind_reason));
+	if (a->base_changed)
+		planner_note(a->planner, &a->facts, &a->config);
+	a->base_changed = false;
+	planner_update(a->planner, &a->delta);
+	if (!a->planned || strcmp(kind_reason, a->plan->kind_reason))
+		log_info("cluster kind %s: %s", cluster_kind_names[a->plan->kind], a->plan->kind_reason);
+	log_types(a->planned ? types : NULL, a->plan->types);
 	a->planned = true;
 	a->planned_generation = cluster_generation(a->cluster);
+}
+
+void agent_refresh(struct agent *a)
+{
+	if (a->planned)
+		planner_refresh(a->planner);
 }
 
 /* Marks in the plan what the kernel refused, says it once per change, and tries again. */
@@ -289,15 +303,7 @@ static void record_devices(struct agent *a, const struct sync_result *result)
 		const struct device_failure *f = &result->failed[i];
 
 		strbuf_printf(&names, "%s%s: %s", i ? ", " : "", f->name, strerror(-f->code));
-		for (size_t k = 0; k < a->plan.n_devices; k++) {
-			struct plan_device *d = &a->plan.devices[k];
-
-			if (strcmp(d->name, f->name))
-				continue;
-			d->state = DEVICE_FAILED;
-			snprintf(d->reason, sizeof(d->reason), "refused by the kernel: %s",
-				strerror(-f->code));
-		}
+		planner_device_failed(a->planner, f->name, f->code);
 	}
 	text = strbuf_steal(&names);
 	if (*text && (!a->failed_text || strcmp(text, a->failed_text)))
@@ -307,7 +313,7 @@ static void record_devices(struct agent *a, const struct sync_result *result)
 	free(a->failed_text);
 	a->failed_text = text;
 	if (result->n_failed) {
-		a->plan_needed = true; /* which forgets the marks */
+		a->plan_needed = a->base_changed = true; /* which forgets the marks */
 		note_at(a, AGENT_RETRY, now(a) + backoff(a->device_tries++, DEVICE_RETRY_MIN));
 	} else {
 		a->device_tries = 0;
@@ -361,8 +367,8 @@ static void record_success(struct agent *a, const struct sync_result *result)
 	a->sync_tries = 0;
 	a->touched = false;
 	if (!a->ready)
-		log_info("ready: %zu devices, %zu pairs", a->plan.ruleset.n_devices,
-			a->plan.ruleset.sets[SET_PAIRS].n);
+		log_info("ready: %zu devices, %zu pairs", a->plan->ruleset.n_devices,
+			a->plan->ruleset.sets[SET_PAIRS].n);
 	a->ready = true;
 	if (result->messages)
 		log_debug("synced: %u messages, %u elements added, %u removed, %u chains, %u devices added, "
@@ -371,17 +377,43 @@ static void record_success(struct agent *a, const struct sync_result *result)
 			result->chains_rewritten, result->devices_added, result->devices_removed);
 }
 
+/*
+ * A transaction that builds on what is no longer there fails as a whole (somebody flushed the ruleset), lost answers
+ * leave open whether it was applied: looking settles both.
+ */
+static bool must_look(int code)
+{
+	return code == -ESTALE || code == -ENOENT || code == -EEXIST || code == -ENOBUFS;
+}
+
+/* What changed; or, where that is not enough to know, all of it. */
+static int sync_backend(struct agent *a, struct sync_result *ret, struct error *err)
+{
+	int r;
+
+	/* Nothing of ours can be in a kernel without nf_tables. */
+	if (!a->backend || !a->facts.features.nftables)
+		return 0;
+	r = backend_apply(a->backend, &a->plan->ruleset, &a->delta, ret, err);
+	if (must_look(r)) {
+		sync_result_done(ret);
+		memset(err, 0, sizeof(*err));
+		planner_refresh(a->planner);
+		r = backend_sync(a->backend, &a->plan->ruleset, ret, err);
+	}
+	return r;
+}
+
 static void sync_kernel(struct agent *a, uint64_t start)
 {
 	struct sync_result result = {0};
 	struct error err = {0};
-	int r = 0;
+	int r;
 
 	a->sync_needed = false;
 	a->due[AGENT_RETRY] = 0;
-	/* Nothing of ours can be in a kernel without nf_tables. */
-	if (a->backend && a->facts.features.nftables)
-		r = backend_sync(a->backend, &a->plan.ruleset, &result, &err);
+	r = sync_backend(a, &result, &err);
+	ruleset_delta_clear(&a->delta);
 	record_duration(&a->figures, (double)(now(a) - start) / SECOND);
 	if (r < 0) {
 		a->figures.syncs[SYNC_FAILED]++;
@@ -419,12 +451,13 @@ void agent_step(struct agent *a)
 	if (!any)
 		return;
 	if (ripe[AGENT_FEATURES] && probe_features(a) > 0)
-		a->plan_needed = true;
+		a->base_changed = true;
 	if (ripe[AGENT_FACTS] && refresh_facts(a) > 0)
-		a->plan_needed = true;
-	if (ripe[AGENT_CLUSTER] && (!a->planned || cluster_generation(a->cluster) != a->planned_generation))
-		a->plan_needed = true;
+		a->base_changed = true;
 	if (ripe[AGENT_CONFIG])
+		a->base_changed = true;
+	a->plan_needed |= a->base_changed;
+	if (ripe[AGENT_CLUSTER] && (!a->planned || cluster_generation(a->cluster) != a->planned_generation))
 		a->plan_needed = true;
 	if (ripe[AGENT_TOUCHED]) {
 		if (a->backend)
@@ -436,7 +469,7 @@ void agent_step(struct agent *a)
 	if ((a->config.enabled && !knows_enough(a->cluster)) || !a->have_facts || !a->have_features)
 		goto out;
 	if (a->plan_needed)
-		make_plan(a);
+		update_plan(a);
 	if (a->plan_needed || a->sync_needed) {
 		a->plan_needed = false;
 		sync_kernel(a, start);

@@ -3,7 +3,7 @@
 #define CONTROLLER_AGENT_H
 
 #include "controller/config.h"
-#include "controller/plan.h"
+#include "controller/planner.h"
 #include "datapath/backend.h"
 
 #include <stdint.h>
@@ -90,14 +90,14 @@ struct agent_figures {
 
 struct agent {
 	/* Borrowed. */
-	const struct cluster *cluster;
+	struct cluster *cluster;
 	struct backend *backend; /* NULL: this kernel has no nf_tables */
 	struct agent_edges edges;
 	/* Owned. */
 	char *node;
 	struct config config;
 	struct facts facts;
-	struct plan plan; /* valid once 'planned' */
+	const struct plan *plan; /* of the planner; empty until 'planned', see agent_refresh() */
 	struct agent_figures figures;
 	bool planned;
 	bool ready; /* synced once */
@@ -108,16 +108,19 @@ struct agent {
 	uint64_t planned_generation;
 	unsigned sync_tries, facts_tries, probe_tries, device_tries;
 	bool have_facts, have_features, plan_needed, sync_needed, touched;
+	struct planner *planner;
+	bool base_changed;          /* facts, features or the configuration */
+	struct ruleset_delta delta; /* of the plan since it was given to the backend */
 	char actor[32];
 	char *failed_text; /* names of the refused devices */
 	uint64_t inserts_seen[TRAFFIC_TYPES], inserts_base[TRAFFIC_TYPES];
 };
 
 /*
- * Takes over 'config', and notes facts and features, so that the first step reads both. 'cluster' and
- * 'backend' must outlive the agent.
+ * Takes over 'config', and notes facts and features, so that the first step reads both. 'cluster', whose only observer
+ * it becomes, and 'backend' must outlive the agent.
  */
-void agent_init(struct agent *a, const char *node, struct config *config, const struct cluster *cluster,
+void agent_init(struct agent *a, const char *node, struct config *config, struct cluster *cluster,
 	struct backend *backend, const struct agent_edges *edges);
 void agent_done(struct agent *a);
 
@@ -131,6 +134,9 @@ void agent_config_failed(struct agent *a, const struct error *err);
 /* Microseconds until agent_step() has something to do: 0 now, -1 nothing before the next input. */
 int64_t agent_wait(const struct agent *a);
 void agent_step(struct agent *a);
+
+/* Brings all of 'plan' up to date, see planner_refresh(): before anybody reads sets or warnings. */
+void agent_refresh(struct agent *a);
 
 /*
  * Brings figures.inserts up to date from the backend's counters. They start again at 0 with the table; the

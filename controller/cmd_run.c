@@ -91,7 +91,8 @@ static int count_flow(void *arg, const struct flow *f)
 {
 	struct runner *r = arg;
 
-	flow_totals_add(&r->flows, f, ruleset_classify(&r->agent.plan.ruleset, f), monotonic(NULL) / 1000000);
+	flow_totals_add(
+		&r->flows, f, ruleset_classify(&r->agent.plan->ruleset, f), monotonic(NULL) / 1000000);
 	return 0;
 }
 
@@ -105,6 +106,7 @@ static void read_figures(struct runner *r)
 	if (!r->agent.planned || (r->figures_read && t - r->figures_read < 1000000))
 		return;
 	r->figures_read = t;
+	agent_refresh(&r->agent);
 	n = agent_inserts(&r->agent, &err);
 	if (n >= 0 && r->conntrack) {
 		flow_totals_begin(&r->flows);
@@ -260,6 +262,7 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 	if (strcmp(path, "/metrics") && strcmp(path, "/status") && strcmp(path, "/"))
 		return false;
 	read_figures(r);
+	agent_refresh(&r->agent);
 	source_status(r->source, &source);
 	if (!strcmp(path, "/metrics")) {
 		openmetrics = metrics_wants_openmetrics(accept);

@@ -80,7 +80,7 @@ static void write_flows(struct writer *w, const struct metrics_input *in)
 
 static void write_plan(struct writer *w, const struct metrics_input *in)
 {
-	const struct plan *p = &in->agent->plan; /* zeroed before the first one */
+	const struct plan *p = in->agent->plan; /* empty before the first one */
 	uint64_t devices[3][DEVICE_STATES] = {0}, sets[RULESET_SETS];
 	const char *set_names[RULESET_SETS];
 	char labels[96];

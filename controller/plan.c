@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Glue: which kind of node, whether at all, pod CIDRs, engines per type. */
+/* The base of a plan: which kind of node, whether at all, pod CIDRs, engines per type. */
 #include "controller/plan.h"
 
 #include "base/mem.h"
@@ -190,7 +190,7 @@ static void find_families(struct planner *p)
 	}
 }
 
-void plan_cidrs(struct planner *p)
+static void find_cidrs(struct planner *p)
 {
 	const struct config *c = p->config;
 	struct ruleset *rs = &p->plan->ruleset;
@@ -231,39 +231,51 @@ static bool check_own_node(struct planner *p)
 	return true;
 }
 
-void plan_make(const struct plan_input *in, struct plan *ret)
+bool plan_base(struct planner *p)
 {
-	struct planner p = {
-		.cluster = in->cluster,
-		.facts = in->facts,
-		.config = in->config,
-		.node = in->node ? in->node : "",
-		.plan = ret,
-	};
+	struct plan *plan = p->plan;
+	struct ruleset *rs = &plan->ruleset;
 	const char *why;
+	bool enough;
 
-	*ret = (struct plan){0};
-	p.own = cluster_node(p.cluster, p.node);
-	find_kind(&p);
-	why = why_not(&p);
+	p->local.n = p->remote.n = 0;
+	p->family[0] = p->family[1] = false;
+	p->own = cluster_node(p->cluster, p->node);
+	find_kind(p);
+	why = why_not(p);
 	if (why) {
 		for (int i = 0; i < TRAFFIC_TYPES; i++)
-			set_type(ret, (enum traffic_type)i, ENGINE_OFF, why);
-		return;
+			set_type(plan, (enum traffic_type)i, ENGINE_OFF, why);
+		return false;
 	}
-	ret->ruleset.present = true;
-	ret->ruleset.accounting = p.config->accounting;
-	choose_engines(&p);
-	if (check_own_node(&p)) {
-		plan_cidrs(&p);
-		plan_devices(&p);
-		plan_services(&p);
+	rs->present = true;
+	rs->accounting = p->config->accounting;
+	choose_engines(p);
+	enough = check_own_node(p);
+	if (enough) {
+		find_cidrs(p);
+		plan_devices(p);
+		for (size_t i = 0; i < p->config->exclude_cidrs.n; i++)
+			ruleset_add_prefix(rs, SET_EXCLUDED_CIDRS4, &p->config->exclude_cidrs.items[i]);
 	}
-	find_families(&p);
-	plan_classes(&p);
-	ruleset_normalize(&ret->ruleset);
-	free(p.local.items);
-	free(p.remote.items);
+	find_families(p);
+	p->own = NULL;
+	ruleset_normalize(rs);
+	return enough;
+}
+
+void plan_make(const struct plan_input *in, struct plan *ret)
+{
+	struct planner *p = planner_new(in->cluster, in->node ? in->node : "");
+	struct ruleset_delta delta = {0};
+
+	planner_note(p, in->facts, in->config);
+	planner_update(p, &delta);
+	planner_refresh(p);
+	*ret = p->result;
+	p->result = (struct plan){0};
+	ruleset_delta_done(&delta);
+	planner_free(p);
 }
 
 void plan_done(struct plan *p)

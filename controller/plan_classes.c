@@ -74,19 +74,20 @@ static void pod_classes(struct ruleset *rs, int v)
 	CLASS(rs, TYPE_POD_TO_EXTERNAL, IN(OP_SADDR, local));
 }
 
-static void exclusions(struct ruleset *rs, int v)
+static void exclusions(struct planner *p, int v)
 {
+	struct ruleset *rs = &p->plan->ruleset;
 	enum ruleset_set ips = SET_EXCLUDED_IPS4 + v, cidrs = SET_EXCLUDED_CIDRS4 + v;
 
-	if (rs->sets[ips].n)
+	if (planner_set_size(p, ips))
 		EXCLUSION(rs, IN(OP_ORIGINAL_DADDR, ips));
-	if (rs->sets[SET_EXCLUDED_NODEPORTS_TCP].n)
+	if (planner_set_size(p, SET_EXCLUDED_NODEPORTS_TCP))
 		EXCLUSION(rs, TCP, IN(OP_ORIGINAL_DADDR, SET_NODE_ADDRESSES4 + v),
 			IN(OP_ORIGINAL_DPORT, SET_EXCLUDED_NODEPORTS_TCP));
-	if (rs->sets[SET_EXCLUDED_NODEPORTS_UDP].n)
+	if (planner_set_size(p, SET_EXCLUDED_NODEPORTS_UDP))
 		EXCLUSION(rs, UDP, IN(OP_ORIGINAL_DADDR, SET_NODE_ADDRESSES4 + v),
 			IN(OP_ORIGINAL_DPORT, SET_EXCLUDED_NODEPORTS_UDP));
-	if (rs->sets[cidrs].n) {
+	if (planner_set_size(p, cidrs)) {
 		EXCLUSION(rs, IN(OP_SADDR, cidrs));
 		EXCLUSION(rs, IN(OP_DADDR, cidrs));
 		EXCLUSION(rs, IN(OP_ORIGINAL_DADDR, cidrs));
@@ -104,7 +105,7 @@ void plan_classes(struct planner *p)
 			antrea_classes(rs, v);
 		else
 			kube_proxy_classes(rs, v);
-		exclusions(rs, v);
+		exclusions(p, v);
 	}
 	/* Translated, and no Service that is known: a hostPort, or a rule of the node's own. */
 	CLASS(rs, TYPE_OTHER, DNAT);

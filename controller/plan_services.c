@@ -1,171 +1,280 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Addresses and ports of Services, in linear passes; look-ups are binary searches in sorted sets. */
+/* Addresses and ports of Services, one Service at a time: look-ups in sorted trees. */
 #include "controller/plan_private.h"
 
 #include "base/mem.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+enum refusal { ACCEPTED, IS_CLUSTER_IP, IS_POD_ADDRESS };
 
 /* An address that somebody outside the cluster may have written into a Service. */
 struct claim {
+	RB_ENTRY(claim) link;
 	struct addr addr;
-	enum ruleset_set set4; /* where it belongs */
-	const struct service *service;
+	uint8_t set4;                  /* enum ruleset_set: where it belongs */
+	const struct service *service; /* of the replica; NULL in a key: before all of the address */
+	enum refusal refusal;
+	unsigned times; /* written there */
 };
 
-struct claims {
-	struct claim *items;
-	size_t n, cap;
-};
-
-static void warn_address(struct planner *p, const struct service *s, const struct addr *a, const char *what)
+static int by_addr(const struct claim *a, const struct claim *b)
 {
-	char object[192], text[ADDR_TEXT_SIZE];
+	int c = addr_cmp(&a->addr, &b->addr);
 
-	snprintf(object, sizeof(object), "Service %s/%s", s->namespace, s->name);
-	plan_warn(p, object, "its address %s %s", addr_text(a, text), what);
+	if (c)
+		return c;
+	if (!a->service || !b->service)
+		return (a->service != NULL) - (b->service != NULL);
+	c = strcmp(a->service->namespace, b->service->namespace);
+	if (!c)
+		c = strcmp(a->service->name, b->service->name);
+	return c ? c : (a->set4 > b->set4) - (a->set4 < b->set4);
 }
 
-static void add_claims(
-	struct claims *c, enum ruleset_set set4, const struct service *s, const struct addr *a, size_t n)
+/* RB_GENERATE_STATIC needs an __unused that glibc's own structs collide with. Not every generated function is
+ * called. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+RB_GENERATE_INTERNAL(claim_tree, claim, link, by_addr, static)
+#pragma GCC diagnostic pop
+
+static enum ruleset_set set_for(enum ruleset_set set4, const struct addr *a)
 {
-	for (size_t i = 0; i < n; i++)
-		*VEC_ADD(c->items, c->n, c->cap) = (struct claim){a[i], set4, s};
+	return a->family == AF_INET6 ? set4 + 1 : set4;
 }
 
-static void add_node_ports(
-	struct ruleset *rs, const struct service *s, enum ruleset_set tcp, enum ruleset_set udp)
+static void count(struct planner *p, enum ruleset_set set, const struct set_element *e, bool add)
+{
+	(add ? element_counts_add : element_counts_remove)(&p->services.counts, set, e);
+}
+
+static void count_addr(struct planner *p, enum ruleset_set set4, const struct addr *a, bool add)
+{
+	struct set_element e = element_of_addr(a);
+
+	if (a->family)
+		count(p, set_for(set4, a), &e, add);
+}
+
+static void count_node_ports(
+	struct planner *p, const struct service *s, enum ruleset_set tcp, enum ruleset_set udp, bool add)
 {
 	for (size_t i = 0; i < s->n_ports; i++) {
 		const struct service_port *port = &s->ports[i];
+		struct set_element e = element_of_port(port->node_port);
 
 		/* SCTP never enters a flowtable: nft_flow_offload_eval() of the kernel. */
 		if (port->node_port && port->protocol != PROTOCOL_SCTP)
-			ruleset_add_port(rs, port->protocol == PROTOCOL_TCP ? tcp : udp, port->node_port);
+			count(p, port->protocol == PROTOCOL_TCP ? tcp : udp, &e, add);
 	}
 }
 
-static bool in_set(const struct ruleset *rs, enum ruleset_set set4, const struct addr *a)
+static bool is_pod_address(const struct planner *p, const struct addr *a)
 {
-	enum ruleset_set set = a->family == AF_INET6 ? set4 + 1 : set4;
-	enum set_kind kind = ruleset_set_schema[set].kind;
-	struct set_element e = {0};
+	struct set_element e = element_of_addr(a);
 
-	memcpy(e.key, a->bytes, addr_size(a));
-	if (kind == SET_KIND_PREFIX4 || kind == SET_KIND_PREFIX6)
-		e.prefix_len = (uint8_t)(8 * addr_size(a));
-	return ruleset_has(rs, set, &e);
+	e.prefix_len = (uint8_t)(8 * addr_size(a));
+	return ruleset_has(&p->plan->ruleset, set_for(SET_LOCAL_PODS4, a), &e) ||
+	       ruleset_has(&p->plan->ruleset, set_for(SET_REMOTE_PODS4, a), &e);
 }
 
 /*
  * Everybody who may write a Service may write external IPs into it (CVE-2020-8554): one that is a pod's or
  * another Service's address would only take over what that address stands for here.
  */
-static bool refused(struct planner *p, const struct claim *c)
+static enum refusal judge(const struct planner *p, const struct addr *a)
 {
-	const struct ruleset *rs = &p->plan->ruleset;
+	struct set_element e = element_of_addr(a);
 
-	if (in_set(rs, SET_CLUSTER_IPS4, &c->addr)) {
-		warn_address(p, c->service, &c->addr, "is a ClusterIP and is left out");
-		return true;
-	}
-	if (in_set(rs, SET_LOCAL_PODS4, &c->addr) || in_set(rs, SET_REMOTE_PODS4, &c->addr)) {
-		warn_address(p, c->service, &c->addr, "lies in a pod CIDR and is left out");
-		return true;
-	}
-	return false;
+	if (element_counts_has(&p->services.counts, set_for(SET_CLUSTER_IPS4, a), &e))
+		return IS_CLUSTER_IP;
+	return is_pod_address(p, a) ? IS_POD_ADDRESS : ACCEPTED;
 }
 
-static int by_addr(const void *a, const void *b)
+static void count_claim(struct planner *p, const struct claim *c, bool add)
 {
-	const struct claim *x = a, *y = b;
-	int c = addr_cmp(&x->addr, &y->addr);
+	count_addr(p, c->set4, &c->addr, add);
+	if (c->service->excluded)
+		count_addr(p, SET_EXCLUDED_IPS4, &c->addr, add);
+}
+
+static void rejudge(struct planner *p, struct claim *c)
+{
+	enum refusal now = judge(p, &c->addr);
+
+	if ((now == ACCEPTED) != (c->refusal == ACCEPTED))
+		count_claim(p, c, now == ACCEPTED);
+	c->refusal = now;
+}
+
+static void add_claim(struct planner *p, enum ruleset_set set4, const struct service *s, const struct addr *a)
+{
+	struct claim *c = xcalloc(1, sizeof(*c)), *there;
+
+	*c = (struct claim){.addr = *a, .set4 = (uint8_t)set4, .service = s, .times = 1};
+	there = RB_INSERT(claim_tree, &p->services.claims, c);
+	if (there) {
+		there->times++;
+		free(c);
+		return;
+	}
+	c->refusal = judge(p, a);
+	if (c->refusal == ACCEPTED)
+		count_claim(p, c, true);
+}
+
+static void remove_claim(
+	struct planner *p, enum ruleset_set set4, const struct service *s, const struct addr *a)
+{
+	struct claim key = {.addr = *a, .set4 = (uint8_t)set4, .service = s};
+	struct claim *c = RB_FIND(claim_tree, &p->services.claims, &key);
 
 	if (!c)
-		c = strcmp(x->service->namespace, y->service->namespace);
-	if (!c)
-		c = strcmp(x->service->name, y->service->name);
-	return c ? c : (x->set4 > y->set4) - (x->set4 < y->set4);
+		abort(); /* the Service is not the one that was added */
+	if (--c->times)
+		return;
+	if (c->refusal == ACCEPTED)
+		count_claim(p, c, false);
+	RB_REMOVE(claim_tree, &p->services.claims, c);
+	free(c);
+}
+
+static void change_claims(struct planner *p, const struct service *s, bool add)
+{
+	void (*change)(struct planner *, enum ruleset_set, const struct service *, const struct addr *) =
+		add ? add_claim : remove_claim;
+
+	for (size_t i = 0; i < s->n_load_balancer_ips; i++)
+		change(p, SET_LOADBALANCER_IPS4, s, &s->load_balancer_ips[i]);
+	for (size_t i = 0; i < s->n_external_ips; i++)
+		change(p, SET_EXTERNAL_IPS4, s, &s->external_ips[i]);
+}
+
+static void change_own(struct planner *p, const struct service *s, bool add)
+{
+	for (size_t i = 0; i < s->n_cluster_ips; i++) {
+		count_addr(p, SET_CLUSTER_IPS4, &s->cluster_ips[i], add);
+		if (s->excluded)
+			count_addr(p, SET_EXCLUDED_IPS4, &s->cluster_ips[i], add);
+	}
+	count_node_ports(p, s, SET_NODEPORTS_TCP, SET_NODEPORTS_UDP, add);
+	if (s->excluded)
+		count_node_ports(p, s, SET_EXCLUDED_NODEPORTS_TCP, SET_EXCLUDED_NODEPORTS_UDP, add);
+}
+
+/* Whoever claims an address that became a ClusterIP or ceased to be one. */
+static void recheck_cluster_ips(struct planner *p, const struct service *s)
+{
+	for (size_t i = 0; i < s->n_cluster_ips; i++) {
+		struct prefix one =
+			prefix_of(&s->cluster_ips[i], (uint8_t)(8 * addr_size(&s->cluster_ips[i])));
+
+		plan_services_recheck(p, &one);
+	}
+}
+
+void plan_services_recheck(struct planner *p, const struct prefix *cidr)
+{
+	struct claim key = {.addr = cidr->addr};
+	struct claim *c = RB_NFIND(claim_tree, &p->services.claims, &key);
+
+	for (; c && prefix_has(cidr, &c->addr); c = RB_NEXT(claim_tree, &p->services.claims, c))
+		rejudge(p, c);
+}
+
+void plan_services_change(struct planner *p, const struct service *old, const struct service *new)
+{
+	if (old) {
+		change_claims(p, old, false);
+		change_own(p, old, false);
+	}
+	if (new) {
+		change_own(p, new, true);
+		change_claims(p, new, true);
+	}
+	if (old)
+		recheck_cluster_ips(p, old);
+	if (new)
+		recheck_cluster_ips(p, new);
+}
+
+static void warn_service(struct planner *p, const struct service *s, const char *what)
+{
+	char object[192];
+
+	snprintf(object, sizeof(object), "Service %s/%s", s->namespace, s->name);
+	plan_warn(p, object, "%s", what);
+}
+
+static void warn_address(struct planner *p, const struct claim *c, const char *what)
+{
+	char text[ADDR_TEXT_SIZE], line[128];
+
+	snprintf(line, sizeof(line), "its address %s %s", addr_text(&c->addr, text), what);
+	warn_service(p, c->service, line);
+}
+
+static void warn_refused(struct planner *p)
+{
+	struct claim *c;
+
+	RB_FOREACH(c, claim_tree, &p->services.claims)
+	{
+		if (c->refusal == IS_CLUSTER_IP)
+			warn_address(p, c, "is a ClusterIP and is left out");
+		else if (c->refusal == IS_POD_ADDRESS)
+			warn_address(p, c, "lies in a pod CIDR and is left out");
+	}
 }
 
 /* One address of several Services: excluded wins. */
-static void warn_shared(struct planner *p, const struct claims *c)
+static void warn_shared(struct planner *p)
 {
-	for (size_t i = 0, end; i < c->n; i = end) {
-		const struct service *excluded = NULL;
+	struct claim *c = RB_MIN(claim_tree, &p->services.claims), *end;
 
-		for (end = i; end < c->n && !addr_cmp(&c->items[i].addr, &c->items[end].addr); end++)
-			if (c->items[end].service->excluded)
-				excluded = c->items[end].service;
-		for (size_t k = i; excluded && k < end; k++) {
-			const struct service *s = c->items[k].service;
+	for (; c; c = end) {
+		const struct service *said = NULL;
+		bool excluded = false;
 
-			if (s->excluded || (k > i && c->items[k - 1].service == s))
-				continue;
-			warn_address(p, s, &c->items[k].addr,
-				"belongs to an excluded Service as well: it is excluded");
+		for (end = c; end && !addr_cmp(&c->addr, &end->addr);
+			end = RB_NEXT(claim_tree, &p->services.claims, end))
+			excluded |= end->refusal == ACCEPTED && end->service->excluded;
+		for (; excluded && c != end; c = RB_NEXT(claim_tree, &p->services.claims, c)) {
+			if (c->refusal == ACCEPTED && !c->service->excluded && c->service != said)
+				warn_address(p, c, "belongs to an excluded Service as well: it is excluded");
+			said = c->service;
 		}
 	}
-}
-
-static void add_claimed(struct planner *p, struct claims *c)
-{
-	struct ruleset *rs = &p->plan->ruleset;
-	size_t kept = 0;
-
-	if (!c->n)
-		return;
-	qsort(c->items, c->n, sizeof(*c->items), by_addr);
-	for (size_t i = 0; i < c->n; i++)
-		if (!refused(p, &c->items[i]))
-			c->items[kept++] = c->items[i];
-	c->n = kept;
-	for (size_t i = 0; i < c->n; i++) {
-		ruleset_add_addr(rs, c->items[i].set4, &c->items[i].addr);
-		if (c->items[i].service->excluded)
-			ruleset_add_addr(rs, SET_EXCLUDED_IPS4, &c->items[i].addr);
-	}
-	warn_shared(p, c);
 }
 
 static void warn_no_endpoints(struct planner *p)
 {
 	const struct service *s = NULL;
-	char object[192];
 
 	if (!cluster_synced(p->cluster, OBJECT_ENDPOINT_SLICE))
 		return;
-	while ((s = cluster_next_service(p->cluster, s))) {
-		if (!s->n_cluster_ips || cluster_ready_endpoints(p->cluster, s->namespace, s->name))
-			continue;
-		snprintf(object, sizeof(object), "Service %s/%s", s->namespace, s->name);
-		plan_warn(p, object, "has no ready endpoints");
-	}
+	while ((s = cluster_next_service(p->cluster, s)))
+		if (s->n_cluster_ips && !cluster_ready_endpoints(p->cluster, s->namespace, s->name))
+			warn_service(p, s, "has no ready endpoints");
 }
 
-void plan_services(struct planner *p)
+void plan_services_warn(struct planner *p)
 {
-	struct ruleset *rs = &p->plan->ruleset;
-	const struct service *s = NULL;
-	struct claims claims = {0};
-
-	while ((s = cluster_next_service(p->cluster, s))) {
-		for (size_t i = 0; i < s->n_cluster_ips; i++) {
-			ruleset_add_addr(rs, SET_CLUSTER_IPS4, &s->cluster_ips[i]);
-			if (s->excluded)
-				ruleset_add_addr(rs, SET_EXCLUDED_IPS4, &s->cluster_ips[i]);
-		}
-		add_node_ports(rs, s, SET_NODEPORTS_TCP, SET_NODEPORTS_UDP);
-		if (s->excluded)
-			add_node_ports(rs, s, SET_EXCLUDED_NODEPORTS_TCP, SET_EXCLUDED_NODEPORTS_UDP);
-		add_claims(&claims, SET_LOADBALANCER_IPS4, s, s->load_balancer_ips, s->n_load_balancer_ips);
-		add_claims(&claims, SET_EXTERNAL_IPS4, s, s->external_ips, s->n_external_ips);
-	}
-	for (size_t i = 0; i < p->config->exclude_cidrs.n; i++)
-		ruleset_add_prefix(rs, SET_EXCLUDED_CIDRS4, &p->config->exclude_cidrs.items[i]);
-	ruleset_normalize(rs);
-	add_claimed(p, &claims);
-	free(claims.items);
+	warn_refused(p);
+	warn_shared(p);
 	warn_no_endpoints(p);
+}
+
+void plan_services_done(struct plan_services *s)
+{
+	struct claim *c;
+
+	while ((c = RB_MIN(claim_tree, &s->claims))) {
+		RB_REMOVE(claim_tree, &s->claims, c);
+		free(c);
+	}
+	element_counts_done(&s->counts);
 }

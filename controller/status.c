@@ -209,7 +209,7 @@ void status_json(const struct metrics_input *in, struct strbuf *out)
 	put_bool(root, "ready", a->ready);
 	put_bool(root, "planned", a->planned);
 	if (a->planned) {
-		warnings = add_plan(root, &a->plan, &a->facts);
+		warnings = add_plan(root, a->plan, &a->facts);
 		add_figures(root, a, in->flows);
 	} else {
 		put_text(root, "kernel", a->facts.kernel);

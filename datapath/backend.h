@@ -10,14 +10,16 @@
 /*
  * backend: makes something that forwards packets equal to a ruleset.
  *
- * Two of them: nftables over netlink (nft.h), and one in memory with the same errors for tests (memory.h). A
- * backend keeps its own copy of what was applied. backend_sync(): observe (only when what is there is not
- * known: first call, or after backend_forget()) -> diff -> one transaction -> confirm. Nothing differs:
- * nothing is sent. A device that the kernel refuses costs that device: it is reported in 'failed' and tried
- * again at the next sync; everything else is applied.
+ * Two of them: nftables over netlink (nft.h), and one in memory with the same errors for tests (memory.h).
+ *
+ * backend_sync() looks at what is there, compares, and sends what differs in one transaction. backend_apply() sends what
+ * the caller knows to differ since its last successful call of either, and looks at nothing: its cost is that of
+ * the change. Nothing differs: nothing is sent. A device that the kernel refuses costs that device: it is reported
+ * in 'failed' and tried again at the next call; everything else is applied.
  *
  * Errors: negative errno with the object the kernel refused in err->object. Nothing of the transaction was
- * applied then, what was there stays, and the next sync observes first.
+ * applied then and what was there stays. After an error, and after backend_forget(), only backend_sync() will do:
+ * backend_apply() answers -ESTALE and does nothing.
  */
 struct device_failure {
 	char name[IFNAMSIZ];
@@ -25,7 +27,6 @@ struct device_failure {
 };
 
 struct sync_result {
-	bool observed;     /* a dump was made */
 	unsigned messages; /* nf_tables messages sent, without batch begin and end; 0: nothing differed */
 	unsigned elements_added, elements_removed, chains_rewritten, devices_added, devices_removed;
 	bool created;                  /* the table was not there */
@@ -38,6 +39,8 @@ struct backend;
 struct backend_ops {
 	int (*sync)(
 		struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err);
+	int (*apply)(struct backend *b, const struct ruleset *desired, const struct ruleset_delta *delta,
+		struct sync_result *ret, struct error *err);
 	void (*forget)(struct backend *b);
 	int (*inserts)(struct backend *b, uint64_t ret[TRAFFIC_TYPES], struct error *err);
 	void (*free)(struct backend *b);
@@ -52,7 +55,16 @@ static inline int backend_sync(
 {
 	return b->ops->sync(b, desired, ret, err);
 }
-/* What is there may have been changed by somebody else: the next sync looks. */
+/*
+ * 'desired' differs from what the backend was given last by just 'delta' (-ESTALE when that is unknown). Of 'desired'
+ * only 'present' and the rules of changed chains are read: its sets need not be up to date.
+ */
+static inline int backend_apply(struct backend *b, const struct ruleset *desired,
+	const struct ruleset_delta *delta, struct sync_result *ret, struct error *err)
+{
+	return b->ops->apply(b, desired, delta, ret, err);
+}
+/* What is there may have been changed by somebody else. */
 static inline void backend_forget(struct backend *b)
 {
 	b->ops->forget(b);

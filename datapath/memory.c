@@ -19,8 +19,8 @@ struct state {
 struct memory_backend {
 	struct backend base;
 	struct state kernel;
-	struct state applied; /* own copy; empty unless 'known' */
-	bool known;
+	bool known, present;       /* what was asked for last is there; with a table */
+	struct device_list wanted; /* refused, and still wanted */
 	uint64_t inserts[TRAFFIC_TYPES];
 	unsigned transactions, observations;
 	struct device_failure *refused;
@@ -126,6 +126,7 @@ struct transaction {
 	struct memory_backend *m;
 	struct state kernel;
 	struct sync_result *result;
+	struct device_list refused;
 	enum ruleset_set last_set; /* elements of one set and direction share a message */
 	int last_add;
 	int code; /* first error */
@@ -156,6 +157,7 @@ static void apply_device(void *arg, const struct device *d, bool add)
 		r->failed = xreallocarray(r->failed, r->n_failed + 1, sizeof(*r->failed));
 		r->failed[r->n_failed] = (struct device_failure){.code = code};
 		memcpy(r->failed[r->n_failed++].name, d->name, sizeof(d->name));
+		*VEC_ADD(t->refused.items, t->refused.n, t->refused.cap) = *d;
 		return;
 	}
 	was_there = remove_device(&t->kernel.value, d->name);
@@ -188,98 +190,143 @@ static void apply_element(void *arg, enum ruleset_set set, const struct set_elem
 }
 
 /* A flush and one message per rule. */
-static void apply_chains(struct transaction *t, const struct state *from, const struct state *to)
+static void apply_chain(struct transaction *t, enum ruleset_chain chain, const struct ruleset *to)
 {
-	for (size_t i = 0; i < RULESET_CHAINS; i++) {
-		if (rule_list_equal(&from->chains[i], &to->chains[i]))
-			continue;
-		t->result->messages += 1 + (unsigned)to->chains[i].n;
-		t->result->chains_rewritten++;
-		free(t->kernel.chains[i].items);
-		copy_rules(&to->chains[i], &t->kernel.chains[i]);
-	}
+	struct rule_list rules;
+
+	ruleset_chain_rules(to, chain, &rules);
+	t->result->messages += 1 + (unsigned)rules.n;
+	t->result->chains_rewritten++;
+	free(t->kernel.chains[chain].items);
+	t->kernel.chains[chain] = rules;
 }
 
-static void apply(struct transaction *t, const struct state *from, const struct state *to)
+static void create(struct transaction *t)
+{
+	t->result->created = true;
+	t->result->messages += 2 + TRAFFIC_TYPES + RULESET_SETS + RULESET_CHAINS;
+	state_done(&t->kernel);
+	t->kernel.value.present = true;
+}
+
+/* What the kernel holds against what it shall hold. */
+static void apply_observed(struct transaction *t, const struct ruleset *to)
 {
 	struct ruleset_diff_ops ops = {.device = apply_device, .element = apply_element, .arg = t};
+	struct state from, want;
 
-	if (from->value.present && !t->kernel.value.present)
-		fail(t, -ENOENT, "table inet " RULESET_TABLE);
-	if (!to->value.present) {
-		t->result->messages += from->value.present;
+	if (!to->present) {
+		t->result->messages += t->kernel.value.present;
 		state_done(&t->kernel);
 		return;
 	}
-	if (!from->value.present) {
-		t->result->created = true;
-		t->result->messages += 2 + TRAFFIC_TYPES + RULESET_SETS + RULESET_CHAINS;
-		state_done(&t->kernel);
-		t->kernel.value.present = true;
-	}
-	ruleset_diff(&from->value, &to->value, &ops);
-	apply_chains(t, from, to);
-	ruleset_normalize(&t->kernel.value);
+	if (!t->kernel.value.present)
+		create(t);
+	state_copy(&t->kernel, &from);
+	state_of(to, &want);
+	ruleset_diff(&from.value, &want.value, &ops);
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		if (!rule_list_equal(&from.chains[i], &want.chains[i]))
+			apply_chain(t, (enum ruleset_chain)i, to);
+	state_done(&from);
+	state_done(&want);
 }
 
-static void observe(struct memory_backend *m, struct sync_result *ret)
+/* Whatever the kernel holds; a lost table shows as soon as anything is sent. */
+static void apply_delta(struct transaction *t, const struct ruleset *to, const struct ruleset_delta *d)
 {
-	if (m->known)
-		return;
-	state_done(&m->applied);
-	state_copy(&m->kernel, &m->applied);
-	m->observations++;
-	m->known = ret->observed = true;
+	for (size_t i = 0; i < t->m->wanted.n; i++) {
+		const struct device *w = &t->m->wanted.items[i];
+		bool named = false;
+
+		for (size_t k = 0; k < d->remove_devices.n; k++)
+			named |= !strcmp(d->remove_devices.items[k].name, w->name);
+		for (size_t k = 0; k < d->add_devices.n; k++)
+			named |= !strcmp(d->add_devices.items[k].name, w->name);
+		if (!named)
+			apply_device(t, w, true);
+	}
+	for (size_t i = 0; i < d->add_devices.n; i++)
+		apply_device(t, &d->add_devices.items[i], true);
+	for (size_t i = 0; i < d->remove_devices.n; i++)
+		apply_device(t, &d->remove_devices.items[i], false);
+	for (size_t s = 0; s < RULESET_SETS; s++) {
+		for (size_t i = 0; i < d->remove[s].n; i++)
+			apply_element(t, (enum ruleset_set)s, &d->remove[s].items[i], false);
+		for (size_t i = 0; i < d->add[s].n; i++)
+			apply_element(t, (enum ruleset_set)s, &d->add[s].items[i], true);
+	}
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		if (d->chains[i])
+			apply_chain(t, (enum ruleset_chain)i, to);
+	if (t->result->messages && !t->kernel.value.present)
+		fail(t, -ENOENT, "table inet " RULESET_TABLE);
 }
 
 /* Nothing was applied: what the result counted did not happen. */
 static int transaction_failed(struct transaction *t, struct error *err)
 {
-	bool observed = t->result->observed;
-
 	state_done(&t->kernel);
 	sync_result_done(t->result);
-	t->result->observed = observed;
+	free(t->refused.items);
 	t->m->known = false;
 	return error_set(
 		err, t->code, t->object, NULL, "the kernel refused the transaction: %s", strerror(-t->code));
+}
+
+static int commit(struct transaction *t, struct error *err)
+{
+	struct memory_backend *m = t->m;
+
+	if (t->result->messages) {
+		m->transactions++;
+		if (m->fail_code) {
+			t->code = 0;
+			fail(t, m->fail_code, "%s", m->fail_object);
+			m->fail_code = 0;
+		}
+		if (t->code)
+			return transaction_failed(t, err);
+	}
+	if (t->result->created)
+		memset(m->inserts, 0, sizeof(m->inserts));
+	ruleset_normalize(&t->kernel.value);
+	state_done(&m->kernel);
+	m->kernel = t->kernel;
+	m->known = true;
+	free(m->wanted.items);
+	m->wanted = t->refused;
+	return 0;
 }
 
 static int sync(struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err)
 {
 	struct memory_backend *m = memory(b);
 	struct transaction t = {.m = m, .result = ret, .last_set = RULESET_SETS};
-	struct state to;
 
 	*ret = (struct sync_result){0};
-	observe(m, ret);
-	state_of(desired, &to);
+	m->observations++;
+	m->present = desired->present;
 	state_copy(&m->kernel, &t.kernel);
-	apply(&t, &m->applied, &to);
-	if (!ret->messages) {
-		state_done(&t.kernel);
-		state_done(&to);
+	apply_observed(&t, desired);
+	return commit(&t, err);
+}
+
+static int apply(struct backend *b, const struct ruleset *desired, const struct ruleset_delta *delta,
+	struct sync_result *ret, struct error *err)
+{
+	struct memory_backend *m = memory(b);
+	struct transaction t = {.m = m, .result = ret, .last_set = RULESET_SETS};
+
+	*ret = (struct sync_result){0};
+	if (!m->known || delta->unknown || m->present != desired->present)
+		return error_set(
+			err, -ESTALE, "table inet " RULESET_TABLE, NULL, "what the kernel has is not known");
+	if (!desired->present)
 		return 0;
-	}
-	m->transactions++;
-	if (m->fail_code) {
-		t.code = 0;
-		fail(&t, m->fail_code, "%s", m->fail_object);
-		m->fail_code = 0;
-	}
-	if (t.code) {
-		state_done(&to);
-		return transaction_failed(&t, err);
-	}
-	if (ret->created)
-		memset(m->inserts, 0, sizeof(m->inserts));
-	for (size_t i = 0; i < ret->n_failed; i++)
-		remove_device(&to.value, ret->failed[i].name);
-	state_done(&m->kernel);
-	m->kernel = t.kernel;
-	state_done(&m->applied);
-	m->applied = to;
-	return 0;
+	state_copy(&m->kernel, &t.kernel);
+	apply_delta(&t, desired, delta);
+	return commit(&t, err);
 }
 
 static void forget(struct backend *b)
@@ -303,15 +350,18 @@ static void memory_backend_free(struct backend *b)
 	struct memory_backend *m = memory(b);
 
 	state_done(&m->kernel);
-	state_done(&m->applied);
+	free(m->wanted.items);
 	free(m->refused);
 	free(m);
 }
 
 struct backend *memory_backend_new(void)
 {
-	static const struct backend_ops ops = {
-		.sync = sync, .forget = forget, .inserts = inserts, .free = memory_backend_free};
+	static const struct backend_ops ops = {.sync = sync,
+		.apply = apply,
+		.forget = forget,
+		.inserts = inserts,
+		.free = memory_backend_free};
 	struct memory_backend *m = xcalloc(1, sizeof(*m));
 
 	m->base.ops = &ops;

@@ -9,7 +9,7 @@
  *
  * It behaves as nf_tables does where that matters to a caller: transactions are all or nothing; removing what
  * is not there is -ENOENT, and so is everything when the table is gone; a refused device costs that device;
- * after an error the next sync observes. So a caller that does not call backend_forget() after somebody
+ * after an error only backend_sync() will do. So a caller that does not call backend_forget() after somebody
  * tampered keeps a kernel that differs, as with the real one.
  *
  * All functions below take a backend of memory_backend_new(), freed by backend_free().
@@ -20,7 +20,7 @@ struct backend *memory_backend_new(void);
 const struct ruleset *memory_backend_ruleset(const struct backend *b);
 /* Whether the kernel holds this, chains included. 'rs' must be normalized. */
 bool memory_backend_equals(const struct backend *b, const struct ruleset *rs);
-/* Transactions made, refused ones included; dumps made. */
+/* Transactions made, refused ones included; looks at what is there, one per backend_sync(). */
 unsigned memory_backend_transactions(const struct backend *b);
 unsigned memory_backend_observations(const struct backend *b);
 

@@ -14,9 +14,9 @@
 struct nft_backend {
 	struct backend base;
 	struct nft_socket transactions, dumps;
-	bool known; /* 'applied' is what the kernel has */
-	struct ruleset applied;
-	/* Names that were refused last time: they travel alone, so that the rest still is one transaction. */
+	bool known;   /* the kernel has what was asked for last, except for 'refused' */
+	bool present; /* with that, there is a table */
+	/* Devices that it did not take. They travel alone, so that the rest still is one transaction. */
 	struct device_list refused;
 };
 
@@ -117,7 +117,7 @@ static int sync_absent(struct nft_backend *n, bool there, struct sync_result *re
 	}
 	nft_batch_done(&batch);
 	n->known = !code;
-	ruleset_done(&n->applied);
+	n->present = false;
 	n->refused.n = 0;
 	return code;
 }
@@ -156,66 +156,49 @@ static int send_change(struct nft_backend *n, const struct nft_change *c, const 
 	return failure.code;
 }
 
-static bool failed(const struct sync_result *ret, const char *name)
-{
-	for (size_t i = 0; i < ret->n_failed; i++) {
-		if (!strcmp(ret->failed[i].name, name))
-			return true;
-	}
-	return false;
-}
-
-/* What was refused is not applied, so that the next sync tries it again. */
-static void remember(struct nft_backend *n, const struct nft_change *c, const struct ruleset *to,
-	const struct sync_result *ret)
-{
-	struct ruleset *a = &n->applied;
-	bool restored = false;
-	size_t kept = 0;
-
-	ruleset_done(a);
-	ruleset_copy(to, a);
-	n->refused.n = 0;
-	for (size_t i = 0; i < a->n_devices; i++) {
-		if (failed(ret, a->devices[i].name))
-			*VEC_ADD(n->refused.items, n->refused.n, n->refused.cap) = a->devices[i];
-		else
-			a->devices[kept++] = a->devices[i];
-	}
-	a->n_devices = kept;
-	/* 'to' is in canonical order, and sorting it again would be most of what a small change costs. */
-	for (size_t i = 0; i < c->remove_devices.n; i++) {
-		const struct device *d = &c->remove_devices.items[i];
-
-		if (!failed(ret, d->name))
-			continue;
-		ruleset_add_device(a, d->name, d->ifindex);
-		restored = true;
-	}
-	if (restored)
-		ruleset_normalize(a);
-	n->known = true;
-}
-
 static void count_change(const struct nft_change *c, struct sync_result *ret)
 {
 	ret->created = c->create && !c->delete_first;
 	for (size_t i = 0; i < RULESET_SETS; i++) {
-		ret->elements_added += (unsigned)c->add[i].n;
-		ret->elements_removed += (unsigned)c->remove[i].n;
+		ret->elements_added += (unsigned)c->delta.add[i].n;
+		ret->elements_removed += (unsigned)c->delta.remove[i].n;
 	}
 	for (size_t i = 0; i < RULESET_CHAINS; i++)
-		ret->chains_rewritten += c->rewrite[i];
+		ret->chains_rewritten += c->delta.chains[i];
+}
+
+/* A removal that failed leaves a device that nobody wants: the next sync looks. */
+static void remember(struct nft_backend *n, const struct nft_change *c, const struct sync_result *ret)
+{
+	n->known = n->present = true;
+	n->refused.n = 0;
+	for (size_t i = 0; i < ret->n_failed; i++) {
+		struct device d = {0};
+
+		memcpy(d.name, ret->failed[i].name, sizeof(d.name));
+		if (has_device(&c->delta.remove_devices, d.name))
+			n->known = false;
+		else
+			*VEC_ADD(n->refused.items, n->refused.n, n->refused.cap) = d;
+	}
 }
 
 static int apply_change(struct nft_backend *n, const struct nft_change *c, const struct ruleset *to,
 	struct sync_result *ret, struct error *err)
 {
+	const struct device_list *add = &c->delta.add_devices, *remove = &c->delta.remove_devices;
 	struct device_list first = {0}, retry = {0};
 	int code;
 
-	for (size_t i = 0; i < c->add_devices.n; i++) {
-		const struct device *d = &c->add_devices.items[i];
+	/* A comparison with the kernel finds what it refused by itself. */
+	for (size_t i = 0; c->borrowed && i < n->refused.n; i++) {
+		const struct device *d = &n->refused.items[i];
+
+		if (!has_device(add, d->name) && !has_device(remove, d->name))
+			*VEC_ADD(retry.items, retry.n, retry.cap) = *d;
+	}
+	for (size_t i = 0; i < add->n; i++) {
+		const struct device *d = &add->items[i];
 		struct device_list *list = has_device(&n->refused, d->name) ? &retry : &first;
 
 		*VEC_ADD(list->items, list->n, list->cap) = *d;
@@ -224,35 +207,33 @@ static int apply_change(struct nft_backend *n, const struct nft_change *c, const
 	if (!code) {
 		sync_devices(n, true, first.items, first.n, ret);
 		sync_devices(n, true, retry.items, retry.n, ret);
-		sync_devices(n, false, c->remove_devices.items, c->remove_devices.n, ret);
+		sync_devices(n, false, remove->items, remove->n, ret);
 		count_change(c, ret);
-		if (ret->messages || !n->known)
-			remember(n, c, to, ret);
+		remember(n, c, ret);
 	}
 	free(first.items);
 	free(retry.items);
 	return code;
 }
 
-static int sync_once(
-	struct nft_backend *n, const struct ruleset *desired, struct sync_result *ret, struct error *err)
+/* Looks at what is there first. */
+static int nft_sync(
+	struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err)
 {
+	struct nft_backend *n = of(b);
 	struct nft_observed observed = {0};
 	struct nft_change change;
-	int code = 0;
+	int code;
 
-	if (!n->known) {
-		ret->observed = true;
-		code = nft_observe(&n->dumps, &observed, err);
-		if (code)
-			goto out;
-	}
+	memset(ret, 0, sizeof(*ret));
+	n->known = false;
+	code = nft_observe(&n->dumps, &observed, err);
+	if (code)
+		goto out;
 	if (!desired->present) {
-		bool there = n->known ? n->applied.present
-				      : observed.table == NFT_TABLE_OURS ||
-						observed.table == NFT_TABLE_OTHER_LAYOUT;
-
-		code = sync_absent(n, there, ret, err);
+		code = sync_absent(n,
+			observed.table == NFT_TABLE_OURS || observed.table == NFT_TABLE_OTHER_LAYOUT, ret,
+			err);
 		goto out;
 	}
 	if (observed.table == NFT_TABLE_FOREIGN) {
@@ -262,10 +243,7 @@ static int sync_once(
 			RULESET_COMMENT);
 		goto out;
 	}
-	if (n->known && n->applied.present)
-		nft_change_applied(&n->applied, desired, &change);
-	else
-		nft_change_observed(&observed, desired, &change);
+	nft_change_observed(&observed, desired, &change);
 	code = apply_change(n, &change, desired, ret, err);
 	if (code && change.flush_rules && code != -ENOENT && code != -ENOBUFS) {
 		/* What somebody put into our table cannot be taken out: a new table, at the price of its
@@ -282,22 +260,22 @@ out:
 	return code;
 }
 
-/*
- * A transaction that builds on what is no longer there fails as a whole (somebody flushed the ruleset); lost
- * answers leave open whether it was applied. Both are settled by looking, once.
- */
-static int nft_sync(
-	struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err)
+static int nft_apply(struct backend *b, const struct ruleset *desired, const struct ruleset_delta *delta,
+	struct sync_result *ret, struct error *err)
 {
 	struct nft_backend *n = of(b);
+	struct nft_change change;
 	int code;
 
 	memset(ret, 0, sizeof(*ret));
-	code = sync_once(n, desired, ret, err);
-	if (code && !ret->observed) {
-		n->known = false;
-		code = sync_once(n, desired, ret, err);
-	}
+	if (!n->known || delta->unknown || n->present != desired->present)
+		return error_set(
+			err, -ESTALE, "table inet " RULESET_TABLE, NULL, "what the kernel has is not known");
+	if (!desired->present)
+		return 0;
+	nft_change_delta(delta, &change);
+	code = apply_change(n, &change, desired, ret, err);
+	nft_change_done(&change);
 	if (code)
 		n->known = false;
 	return code;
@@ -319,7 +297,6 @@ static void nft_free(struct backend *b)
 
 	nft_socket_close(&n->transactions);
 	nft_socket_close(&n->dumps);
-	ruleset_done(&n->applied);
 	free(n->refused.items);
 	free(n);
 }
@@ -328,6 +305,7 @@ int nft_backend_new(struct backend **ret, struct error *err)
 {
 	static const struct backend_ops ops = {
 		.sync = nft_sync,
+		.apply = nft_apply,
 		.forget = nft_forget,
 		.inserts = nft_inserts,
 		.free = nft_free,

@@ -15,41 +15,10 @@
 /* RULE_EXPRS_MAX ops of at most 4 expressions, each below 100 bytes plus a name */
 #define RULE_ROOM 8192
 
-static void on_device(void *arg, const struct device *d, bool add)
+void nft_change_delta(const struct ruleset_delta *delta, struct nft_change *ret)
 {
-	struct nft_change *c = arg;
-	struct device_list *list = add ? &c->add_devices : &c->remove_devices;
-
-	*VEC_ADD(list->items, list->n, list->cap) = *d;
-}
-
-static void on_element(void *arg, enum ruleset_set set, const struct set_element *e, bool add)
-{
-	struct nft_change *c = arg;
-	struct element_list *list = add ? &c->add[set] : &c->remove[set];
-
-	*VEC_ADD(list->items, list->n, list->cap) = *e;
-}
-
-static void on_chain(void *arg, enum ruleset_chain chain)
-{
-	struct nft_change *c = arg;
-
-	c->rewrite[chain] = true;
-	c->has_rules[chain] = true;
-}
-
-void nft_change_applied(const struct ruleset *from, const struct ruleset *to, struct nft_change *ret)
-{
-	struct ruleset_diff_ops ops = {
-		.device = on_device,
-		.element = on_element,
-		.chain = on_chain,
-		.arg = ret,
-	};
-
-	memset(ret, 0, sizeof(*ret));
-	ruleset_diff(from, to, &ops);
+	*ret = (struct nft_change){.delta = *delta, .borrowed = true};
+	memcpy(ret->has_rules, delta->chains, sizeof(ret->has_rules));
 }
 
 /* Whether the chain has these rules in this order. */
@@ -91,27 +60,29 @@ static void take_indexes(struct ruleset *from, const struct ruleset *to)
 static void plan_elements(
 	const struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret)
 {
+	struct ruleset_delta *d = &ret->delta;
+
 	for (size_t i = 0; i < RULESET_SETS; i++) {
 		const struct element_list *all = &to->sets[i];
 
 		if (observed->sets[i].unreadable)
 			ret->flush_set[i] = true;
 		/* A key that two intervals share belongs to both: then all of them are put again. */
-		if (!observed->sets[i].shared || (!ret->add[i].n && !ret->remove[i].n))
+		if (!observed->sets[i].shared || (!d->add[i].n && !d->remove[i].n))
 			continue;
 		ret->flush_set[i] = true;
-		ret->remove[i].n = 0;
-		free(ret->add[i].items);
-		ret->add[i] = (struct element_list){.n = all->n, .cap = all->n};
-		ret->add[i].items = all->n ? xmemdup(all->items, all->n * sizeof(*all->items)) : NULL;
+		d->remove[i].n = 0;
+		free(d->add[i].items);
+		d->add[i] = (struct element_list){.n = all->n, .cap = all->n};
+		d->add[i].items = all->n ? xmemdup(all->items, all->n * sizeof(*all->items)) : NULL;
 	}
 }
 
 void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret)
 {
-	struct ruleset_diff_ops ops = {.device = on_device, .element = on_element, .arg = ret};
-
 	memset(ret, 0, sizeof(*ret));
+	take_indexes(&observed->state, to);
+	ruleset_delta_add(&ret->delta, &observed->state, to);
 	ret->create = observed->table != NFT_TABLE_OURS;
 	ret->delete_first = observed->table == NFT_TABLE_OTHER_LAYOUT;
 	ret->reset_table = observed->table_flags && !ret->create;
@@ -128,21 +99,15 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 
 		ret->chains[i] = !chain->exists;
 		ret->has_rules[i] = chain->n && !ret->flush_rules;
-		ret->rewrite[i] = ret->flush_rules || !chain_is(chain, i, to);
+		ret->delta.chains[i] = ret->flush_rules || !chain_is(chain, i, to);
 	}
-	take_indexes(&observed->state, to);
-	ruleset_diff(&observed->state, to, &ops);
 	plan_elements(observed, to, ret);
 }
 
 void nft_change_done(struct nft_change *c)
 {
-	for (size_t i = 0; i < RULESET_SETS; i++) {
-		free(c->add[i].items);
-		free(c->remove[i].items);
-	}
-	free(c->add_devices.items);
-	free(c->remove_devices.items);
+	if (!c->borrowed)
+		ruleset_delta_done(&c->delta);
 	memset(c, 0, sizeof(*c));
 }
 
@@ -322,11 +287,11 @@ void nft_put_change(struct nft_batch *b, const struct nft_change *c, const struc
 	for (int i = 0; i < RULESET_SETS; i++) {
 		if (c->flush_set[i] && !c->sets[i])
 			nft_put_flush_set(b, i);
-		nft_put_elements(b, i, false, c->remove[i].items, c->remove[i].n);
-		nft_put_elements(b, i, true, c->add[i].items, c->add[i].n);
+		nft_put_elements(b, i, false, c->delta.remove[i].items, c->delta.remove[i].n);
+		nft_put_elements(b, i, true, c->delta.add[i].items, c->delta.add[i].n);
 	}
 	for (int i = 0; i < RULESET_CHAINS; i++) {
-		if (!c->rewrite[i])
+		if (!c->delta.chains[i])
 			continue;
 		if (c->has_rules[i])
 			put_flush_rules(b, ruleset_chain_names[i]);

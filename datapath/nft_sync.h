@@ -9,13 +9,8 @@
 /*
  * nft_change: what has to be done to turn what is there into a ruleset, and the messages for it.
  *
- * What is there is either known from a dump ('observed') or from the last successful sync ('applied').
+ * What is there is known from a dump ('observed'), or is an earlier version of the ruleset ('delta').
  */
-struct device_list {
-	struct device *items;
-	size_t n, cap;
-};
-
 struct nft_change {
 	bool create;       /* there is no table */
 	bool delete_first; /* there is one of another layout */
@@ -25,19 +20,18 @@ struct nft_change {
 	bool counters[TRAFFIC_TYPES];
 	bool sets[RULESET_SETS]; /* to be created */
 	bool chains[RULESET_CHAINS];
-	bool rewrite[RULESET_CHAINS];
-	bool has_rules[RULESET_CHAINS]; /* a rewrite has to flush */
+	bool has_rules[RULESET_CHAINS]; /* giving it its rules has to flush it */
 	bool flush_set[RULESET_SETS];
-	struct element_list add[RULESET_SETS], remove[RULESET_SETS];
-	struct device_list add_devices, remove_devices;
+	struct ruleset_delta delta;     /* elements, devices, chains that get their rules anew */
+	bool borrowed;                  /* 'delta' is somebody else's */
 	const struct nft_stray *strays; /* of 'observed' */
 	size_t n_strays;
 };
 
 /* Of an observation, which must outlive the change; its table is absent, ours or of another layout. */
 void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret);
-/* Of the ruleset applied last. Both are present. */
-void nft_change_applied(const struct ruleset *from, const struct ruleset *to, struct nft_change *ret);
+/* Of a known delta, which must outlive the change. */
+void nft_change_delta(const struct ruleset_delta *delta, struct nft_change *ret);
 void nft_change_done(struct nft_change *c);
 /* Everything of the change but the devices. */
 void nft_put_change(struct nft_batch *b, const struct nft_change *c, const struct ruleset *to);

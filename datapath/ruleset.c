@@ -217,12 +217,22 @@ void ruleset_add_interface(struct ruleset *rs, enum ruleset_set set, uint32_t if
 	put_be32(add_element(rs, set)->key, ifindex);
 }
 
+struct set_element element_of_port(uint16_t port)
+{
+	return (struct set_element){.key = {(uint8_t)(port >> 8), (uint8_t)port}};
+}
+
+struct set_element element_of_addr(const struct addr *a)
+{
+	struct set_element e = {0};
+
+	memcpy(e.key, a->bytes, addr_size(a));
+	return e;
+}
+
 void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint16_t port)
 {
-	struct set_element *e = add_element(rs, set);
-
-	e->key[0] = (uint8_t)(port >> 8);
-	e->key[1] = (uint8_t)port;
+	*add_element(rs, set) = element_of_port(port);
 }
 
 void ruleset_add_addr(struct ruleset *rs, enum ruleset_set set4, const struct addr *a)

@@ -221,6 +221,9 @@ void ruleset_add_prefix(struct ruleset *rs, enum ruleset_set set4, const struct 
 /* Appends a class (an exclusion) of at most RULE_MATCHES_MAX matches, more abort; 'exprs' are copied. */
 void ruleset_add_class(struct ruleset *rs, enum traffic_type type, const struct rule_expr *exprs, size_t n);
 void ruleset_add_exclusion(struct ruleset *rs, const struct rule_expr *exprs, size_t n);
+/* The element that stands for an address in a set of addresses, for a port in a PORT set. */
+struct set_element element_of_addr(const struct addr *a);
+struct set_element element_of_port(uint16_t port);
 /* Binary search in a normalized ruleset; in a PREFIX set: whether an element covers 'e'. */
 bool ruleset_has(const struct ruleset *rs, enum ruleset_set set, const struct set_element *e);
 
@@ -254,6 +257,28 @@ struct ruleset_diff_ops {
 void ruleset_diff(const struct ruleset *from, const struct ruleset *to, const struct ruleset_diff_ops *ops);
 /* Both present with nothing that differs, or both not present. */
 bool ruleset_equal(const struct ruleset *a, const struct ruleset *b);
+
+/*
+ * What a ruleset differs in from an earlier version of itself, so that nobody has to compare two of them to send
+ * one element. Elements are in canonical order, each set's removals and additions disjoint.
+ */
+struct device_list {
+	struct device *items;
+	size_t n, cap;
+};
+
+struct ruleset_delta {
+	bool unknown; /* too much differs to be said: compare the rulesets; all below is empty then */
+	struct device_list add_devices, remove_devices; /* same name, other ifindex: in 'add' only */
+	struct element_list add[RULESET_SETS], remove[RULESET_SETS];
+	bool chains[RULESET_CHAINS]; /* their rules differ */
+};
+/* Empties it and keeps its memory; frees it. */
+void ruleset_delta_clear(struct ruleset_delta *d);
+void ruleset_delta_done(struct ruleset_delta *d);
+bool ruleset_delta_empty(const struct ruleset_delta *d); /* false when unknown */
+/* Adds what ruleset_diff() finds. */
+void ruleset_delta_add(struct ruleset_delta *d, const struct ruleset *from, const struct ruleset *to);
 
 /* A connection, as conntrack tells it; see datapath/conntrack.h. */
 struct flow;

@@ -54,7 +54,8 @@ static void diff_set(const struct ruleset *from, const struct ruleset *to, enum 
 	const struct element_list *a = from->present ? &from->sets[set] : &none;
 	const struct element_list *b = to->present ? &to->sets[set] : &none;
 
-	if (!ops->element ||
+	/* The same list, as two versions of a plan share it, is not looked at. */
+	if (!ops->element || (a->n == b->n && a->items == b->items) ||
 		(a->n == b->n && (!a->n || !memcmp(a->items, b->items, a->n * sizeof(*a->items)))))
 		return;
 	only_in(a, b, set, false, ops);
@@ -169,4 +170,64 @@ bool ruleset_equal(const struct ruleset *a, const struct ruleset *b)
 	if (!differ)
 		ruleset_diff(a, b, &ops);
 	return !differ;
+}
+
+static void delta_device(void *arg, const struct device *d, bool add)
+{
+	struct ruleset_delta *delta = arg;
+	struct device_list *list = add ? &delta->add_devices : &delta->remove_devices;
+
+	*VEC_ADD(list->items, list->n, list->cap) = *d;
+}
+
+static void delta_element(void *arg, enum ruleset_set set, const struct set_element *e, bool add)
+{
+	struct ruleset_delta *delta = arg;
+	struct element_list *list = add ? &delta->add[set] : &delta->remove[set];
+
+	*VEC_ADD(list->items, list->n, list->cap) = *e;
+}
+
+static void delta_chain(void *arg, enum ruleset_chain chain)
+{
+	((struct ruleset_delta *)arg)->chains[chain] = true;
+}
+
+void ruleset_delta_add(struct ruleset_delta *d, const struct ruleset *from, const struct ruleset *to)
+{
+	const struct ruleset_diff_ops ops = {
+		.device = delta_device, .element = delta_element, .chain = delta_chain, .arg = d};
+
+	ruleset_diff(from, to, &ops);
+}
+
+void ruleset_delta_clear(struct ruleset_delta *d)
+{
+	d->unknown = false;
+	d->add_devices.n = d->remove_devices.n = 0;
+	for (size_t i = 0; i < RULESET_SETS; i++)
+		d->add[i].n = d->remove[i].n = 0;
+	memset(d->chains, 0, sizeof(d->chains));
+}
+
+void ruleset_delta_done(struct ruleset_delta *d)
+{
+	free(d->add_devices.items);
+	free(d->remove_devices.items);
+	for (size_t i = 0; i < RULESET_SETS; i++) {
+		free(d->add[i].items);
+		free(d->remove[i].items);
+	}
+	*d = (struct ruleset_delta){0};
+}
+
+bool ruleset_delta_empty(const struct ruleset_delta *d)
+{
+	size_t n = d->unknown + d->add_devices.n + d->remove_devices.n;
+
+	for (size_t i = 0; i < RULESET_SETS; i++)
+		n += d->add[i].n + d->remove[i].n;
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		n += d->chains[i];
+	return !n;
 }

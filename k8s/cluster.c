@@ -44,6 +44,7 @@ struct cluster {
 	bool synced[OBJECT_KINDS];
 	bool unwatched[OBJECT_KINDS];
 	uint64_t generation;
+	struct cluster_observer observer;
 };
 
 const char *const object_kind_names[OBJECT_KINDS] = {
@@ -89,13 +90,38 @@ struct cluster *cluster_new(void)
 	return xcalloc(1, sizeof(struct cluster));
 }
 
-static void drop(struct cluster *c, enum object_kind kind, struct meta *m)
+static void take_out(struct cluster *c, enum object_kind kind, struct meta *m)
 {
 	RB_REMOVE(meta_tree, &c->objects[kind], m);
 	if (kind == OBJECT_ENDPOINT_SLICE)
 		RB_REMOVE(service_index, &c->slices_of, entry_of(m, struct slice_entry, meta));
 	c->count[kind]--;
+}
+
+/* 'old' is not in the tree any more, 'new' is already; either may be NULL. */
+static void tell(struct cluster *c, enum object_kind kind, const struct meta *old, const struct meta *new)
+{
+	const struct cluster_observer *o = &c->observer;
+
+	c->generation++;
+	if (kind == OBJECT_NODE && o->node)
+		o->node(o->arg, old ? &entry_of(old, struct node_entry, meta)->node : NULL,
+			new ? &entry_of(new, struct node_entry, meta)->node : NULL);
+	if (kind == OBJECT_SERVICE && o->service)
+		o->service(o->arg, old ? &entry_of(old, struct service_entry, meta)->service : NULL,
+			new ? &entry_of(new, struct service_entry, meta)->service : NULL);
+}
+
+static void drop(struct cluster *c, enum object_kind kind, struct meta *m)
+{
+	take_out(c, kind, m);
+	tell(c, kind, m, NULL);
 	free(m);
+}
+
+void cluster_observe(struct cluster *c, const struct cluster_observer *observer)
+{
+	c->observer = observer ? *observer : (struct cluster_observer){0};
 }
 
 void cluster_free(struct cluster *c)
@@ -104,6 +130,7 @@ void cluster_free(struct cluster *c)
 
 	if (!c)
 		return;
+	cluster_observe(c, NULL);
 	for (int kind = 0; kind < OBJECT_KINDS; kind++)
 		while ((m = RB_MIN(meta_tree, &c->objects[kind])))
 			drop(c, kind, m);
@@ -123,11 +150,14 @@ static struct meta *find(
 static void keep(struct cluster *c, enum object_kind kind, struct meta *old, struct meta *m)
 {
 	if (old)
-		drop(c, kind, old);
+		take_out(c, kind, old);
 	m->round = c->round[kind];
 	RB_INSERT(meta_tree, &c->objects[kind], m);
+	if (kind == OBJECT_ENDPOINT_SLICE)
+		RB_INSERT(service_index, &c->slices_of, entry_of(m, struct slice_entry, meta));
 	c->count[kind]++;
-	c->generation++;
+	tell(c, kind, old, m);
+	free(old);
 }
 
 static size_t text_size(const char *s)
@@ -261,7 +291,6 @@ bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *s)
 	e->meta.namespace = e->slice.namespace;
 	e->meta.name = e->slice.name;
 	keep(c, OBJECT_ENDPOINT_SLICE, old, &e->meta);
-	RB_INSERT(service_index, &c->slices_of, e);
 	endpoint_slice_done(s);
 	return true;
 }
@@ -273,7 +302,6 @@ bool cluster_delete(struct cluster *c, enum object_kind kind, const char *namesp
 	if (!m)
 		return false;
 	drop(c, kind, m);
-	c->generation++;
 	return true;
 }
 
@@ -300,10 +328,8 @@ void cluster_relist_end(struct cluster *c, enum object_kind kind)
 		return;
 	for (m = RB_MIN(meta_tree, &c->objects[kind]); m; m = next) {
 		next = RB_NEXT(meta_tree, &c->objects[kind], m);
-		if (m->round != c->round[kind]) {
+		if (m->round != c->round[kind])
 			drop(c, kind, m);
-			c->generation++;
-		}
 	}
 	c->relisting[kind] = false;
 	c->synced[kind] = true;

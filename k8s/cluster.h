@@ -93,6 +93,19 @@ void cluster_free(struct cluster *c);
 bool cluster_put_node(struct cluster *c, struct node *node);
 bool cluster_put_service(struct cluster *c, struct service *service);
 bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *slice);
+/*
+ * Told of every change of the Nodes and Services that are kept, at once, while both versions are valid. 'old' NULL: it is new; 'new' NULL: it is
+ * gone. An equal object put again is no change. Members that are NULL are not called. Nothing may be put or deleted
+ * from within.
+ */
+struct cluster_observer {
+	void (*node)(void *arg, const struct node *old, const struct node *new);
+	void (*service)(void *arg, const struct service *old, const struct service *new);
+	void *arg;
+};
+/* One at a time; copied. NULL: none any more. */
+void cluster_observe(struct cluster *c, const struct cluster_observer *observer);
+
 /* 'namespace' is "" for nodes. Returns true when there was such an object. */
 bool cluster_delete(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
 

@@ -369,9 +369,9 @@ static void test_retries_end_at_a_minute(void **state)
 
 static enum device_state state_of(const struct agent *a, const char *name)
 {
-	for (size_t i = 0; i < a->plan.n_devices; i++)
-		if (!strcmp(a->plan.devices[i].name, name))
-			return a->plan.devices[i].state;
+	for (size_t i = 0; i < a->plan->n_devices; i++)
+		if (!strcmp(a->plan->devices[i].name, name))
+			return a->plan->devices[i].state;
 	fail_msg("no device %s", name);
 	return DEVICE_MISSING;
 }
@@ -410,7 +410,8 @@ static void test_repair(void **state)
 	agent_touched(&w->agent, "nft (pid 7)");
 	assert_in_range(agent_wait(&w->agent), 0, 100 * MS);
 	run(w, SECOND);
-	assert_true(memory_backend_equals(w->backend, &w->agent.plan.ruleset));
+	agent_refresh(&w->agent);
+	assert_true(memory_backend_equals(w->backend, &w->agent.plan->ruleset));
 	assert_int_equal(w->agent.figures.repairs, 1);
 	assert_string_equal(w->agent.figures.last_actor, "nft (pid 7)");
 
@@ -457,7 +458,7 @@ static void test_no_flowtable(void **state)
 	run(w, SECOND);
 	assert_true(w->agent.ready);
 	assert_false(memory_backend_ruleset(w->backend)->present);
-	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
+	assert_int_equal(w->agent.plan->types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
 	assert_int_equal(w->probes, 1);
 	/* One look per minute, no more; then it can. */
 	assert_int_equal(run(w, 600ull * SECOND), 10);
@@ -536,7 +537,7 @@ static void test_config_file(void **state)
 	assert_int_equal(run(w, SECOND), 0);
 	assert_int_equal(w->agent.figures.reloads_failed, 1);
 	assert_non_null(strstr(w->agent.figures.config_error, "config.yaml:3"));
-	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_FLOWTABLE);
+	assert_int_equal(w->agent.plan->types[TYPE_POD_TO_POD].engine, ENGINE_FLOWTABLE);
 
 	/* A good one, moved in as editors and ConfigMaps do it. */
 	write_file(other, HEAD "traffic: {pod-to-pod: {engine: \"off\"}}\n");
@@ -544,7 +545,7 @@ static void test_config_file(void **state)
 	assert_int_equal(config_file_read(file, false, &config, &warnings, &err), 1);
 	agent_set_config(&w->agent, &config);
 	run(w, SECOND);
-	assert_int_equal(w->agent.plan.types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
+	assert_int_equal(w->agent.plan->types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
 	assert_string_equal(w->agent.figures.config_error, "");
 	assert_int_equal(w->agent.figures.reloads, 1);
 	assert_int_equal(w->agent.figures.syncs[SYNC_CHANGED], 2);

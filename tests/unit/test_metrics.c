@@ -14,6 +14,7 @@
 
 struct world {
 	struct agent agent;
+	struct plan plan;
 	struct cluster *cluster;
 	struct source_status source;
 	struct flow_totals flows;
@@ -31,11 +32,12 @@ static int setup(void **state)
 	w->agent.facts.features.flowtable = true;
 	in = (struct plan_input){
 		.cluster = w->cluster, .facts = &w->agent.facts, .config = &w->agent.config, .node = "n1"};
-	plan_make(&in, &w->agent.plan);
+	plan_make(&in, &w->plan);
+	w->agent.plan = &w->plan;
 	w->agent.planned = true;
-	*(struct plan_device *)VEC_ADD(w->agent.plan.devices, w->agent.plan.n_devices,
-		w->agent.plan.cap_devices) = (struct plan_device){
-		.name = "eth0", .ifindex = 2, .role = DEVICE_UPLINK, .state = DEVICE_FAILED};
+	*(struct plan_device *)VEC_ADD(w->plan.devices, w->plan.n_devices, w->plan.cap_devices) =
+		(struct plan_device){
+			.name = "eth0", .ifindex = 2, .role = DEVICE_UPLINK, .state = DEVICE_FAILED};
 	w->in = (struct metrics_input){
 		.agent = &w->agent, .cluster = w->cluster, .source = &w->source, .flows = &w->flows};
 	*state = w;
@@ -47,6 +49,7 @@ static int teardown(void **state)
 	struct world *w = *state;
 
 	agent_done(&w->agent);
+	plan_done(&w->plan);
 	cluster_free(w->cluster);
 	free(w);
 	return 0;
@@ -194,8 +197,7 @@ static void test_before_the_first_plan(void **state)
 	struct strbuf json = {0}, text = {0};
 	char *metrics;
 
-	plan_done(&w->agent.plan);
-	memset(&w->agent.plan, 0, sizeof(w->agent.plan));
+	plan_done(&w->plan);
 	w->agent.planned = false;
 	metrics = text_of(w, false);
 	assert_null(strstr(metrics, "\nslipstream_cluster_kind{"));

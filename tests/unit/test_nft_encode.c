@@ -360,6 +360,7 @@ static void devices_are_split(void **state)
 static void change_is_proportional(void **state)
 {
 	struct ruleset from = {.present = true}, to;
+	struct ruleset_delta delta = {0};
 	struct nft_batch batch = {0};
 	struct nft_change change;
 	struct addr a;
@@ -370,7 +371,9 @@ static void change_is_proportional(void **state)
 	ruleset_add_port(&from, SET_NODEPORTS_TCP, 30080);
 	ruleset_normalize(&from);
 	ruleset_copy(&from, &to);
-	nft_change_applied(&from, &to, &change);
+	ruleset_delta_clear(&delta);
+	ruleset_delta_add(&delta, &from, &to);
+	nft_change_delta(&delta, &change);
 	nft_put_change(&batch, &change, &to);
 	assert_int_equal(batch.n, 0);
 	nft_change_done(&change);
@@ -378,21 +381,26 @@ static void change_is_proportional(void **state)
 	assert_true(addr_parse("10.96.0.2", &a));
 	ruleset_add_addr(&to, SET_CLUSTER_IPS4, &a);
 	ruleset_normalize(&to);
-	nft_change_applied(&from, &to, &change);
+	ruleset_delta_clear(&delta);
+	ruleset_delta_add(&delta, &from, &to);
+	nft_change_delta(&delta, &change);
 	nft_put_change(&batch, &change, &to);
 	assert_int_equal(batch.n, 1);
-	assert_int_equal(change.add[SET_CLUSTER_IPS4].n, 1);
+	assert_int_equal(delta.add[SET_CLUSTER_IPS4].n, 1);
 	assert_string_equal(batch.messages[0].object, "set cluster-ips4");
 	nft_change_done(&change);
 	nft_batch_done(&batch);
 
 	to.accounting = true;
-	nft_change_applied(&from, &to, &change);
+	ruleset_delta_clear(&delta);
+	ruleset_delta_add(&delta, &from, &to);
+	nft_change_delta(&delta, &change);
 	nft_put_change(&batch, &change, &to);
 	assert_int_equal(batch.n, 3); /* the element; the chain's flush and its rule */
 	assert_string_equal(batch.messages[2].object, "chain accounting: rule ct packets 0 accept");
 	nft_change_done(&change);
 	nft_batch_done(&batch);
+	ruleset_delta_done(&delta);
 	ruleset_done(&from);
 	ruleset_done(&to);
 }
