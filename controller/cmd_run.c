@@ -293,10 +293,11 @@ static int open_source(struct runner *r, const struct cli_options *o, struct err
 	struct source_callbacks cb = {.changed = on_source_changed, .problem = on_source_problem, .arg = r};
 	struct api_options api = {
 		.kubeconfig = o->kubeconfig,
-		.endpoint_slices = r->agent.config.endpoints != ENDPOINTS_OFF,
+		.endpoints = r->agent.config.endpoints,
+		.watchlist = r->agent.config.watchlist,
 	};
 
-	if (!api.endpoint_slices)
+	if (api.endpoints == ENDPOINTS_OFF)
 		cluster_set_unwatched(r->cluster, OBJECT_ENDPOINT_SLICE);
 	if (o->manifests)
 		return manifest_source_new(r->base, r->cluster, o->manifests, &cb, &r->source, err);

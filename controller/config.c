@@ -19,7 +19,8 @@
 const char *const cluster_kind_names[] = {"auto", "antrea", "kube-proxy", NULL};
 const char *const engine_names[] = {"auto", "flowtable", "redirect", "off", NULL};
 
-static const char *const endpoints_names[] = {"auto", "slices", "off", NULL};
+static const char *const endpoints_names[] = {"auto", "slices", "endpoints", "off", NULL};
+static const char *const initial_list_names[] = {"gzip", "watchlist", NULL};
 static const char *const level_names[] = {"error", "warning", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 static const char *const bool_names[] = {"false", "true", NULL};
@@ -78,7 +79,7 @@ static const struct key keys[] = {
 	{"redirect.via", KEY_FIXED, .fixed = "nft"},
 	{"redirect.preference", KEY_FIXED, .fixed = "40010"},
 	{"kubernetes.endpoints", KEY_ENUM, offsetof(struct config, endpoints), endpoints_names},
-	{"kubernetes.initialList", KEY_FIXED, .fixed = "gzip"},
+	{"kubernetes.initialList", KEY_BOOL, offsetof(struct config, watchlist), initial_list_names},
 	{"listen", KEY_LISTEN},
 	{"onExit", KEY_BOOL, offsetof(struct config, cleanup_on_exit), on_exit_names},
 	{"log.level", KEY_ENUM, offsetof(struct config, log_level), level_names},

@@ -66,7 +66,7 @@ static void connect_source(struct fixture *f)
 			  "clusters: [{name: k, cluster: {server: 'http://127.0.0.1:%u'}}]\n"
 			  "users: [{name: u, user: {tokenFile: token}}]\n",
 			f->server.port);
-	struct api_options options = {.kubeconfig = path, .endpoint_slices = true};
+	struct api_options options = {.kubeconfig = path};
 	struct source_callbacks cb = {changed, problem, f};
 	struct error err;
 
