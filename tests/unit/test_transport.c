@@ -1,187 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "api_server.h"
-#include "k8s/transport.h"
-#include "tls_server.h"
-
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-/* One transport against one scripted server behind TLS. */
-struct fixture {
-	struct event_base *base;
-	struct api_server api;
-	struct tls_server tls;
-	struct kubeconfig k;
-	struct transport *t;
-	struct strbuf warnings;
-	struct error trouble;
-	struct error err; /* of transport_new() */
-};
-
-/* One request and what came of it. */
-struct call {
-	struct transport_request *r;
-	unsigned http, retry_after_s;
-	struct strbuf body;
-	bool done;
-	struct transport_result result;
-};
-
-static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
-{
-	struct call *c = arg;
-
-	c->http = http;
-	c->retry_after_s = retry_after_s;
-}
-
-static void on_data(void *arg, const char *data, size_t len)
-{
-	struct call *c = arg;
-
-	strbuf_add(&c->body, data, len);
-}
-
-static void on_done(void *arg, const struct transport_result *result)
-{
-	struct call *c = arg;
-
-	c->done = true;
-	c->r = NULL;
-	c->result = *result;
-}
-
-static const struct transport_callbacks callbacks = {on_headers, on_data, on_done};
-
-static void get(struct fixture *f, struct call *c, const char *path)
-{
-	strbuf_done(&c->body);
-	memset(c, 0, sizeof(*c));
-	c->r = transport_get(f->t, path, true, &callbacks, c);
-}
-
-static void on_warning(void *arg, const char *text)
-{
-	struct fixture *f = arg;
-
-	strbuf_printf(&f->warnings, "%s\n", text);
-}
-
-static void on_trouble(void *arg, const struct error *err)
-{
-	struct fixture *f = arg;
-
-	f->trouble = *err;
-}
-
-static void timed_out(evutil_socket_t fd, short events, void *arg)
-{
-	(void)fd;
-	(void)events;
-	*(bool *)arg = true;
-}
-
-/* Runs the loop until 'condition' or for so long. Returns the condition. */
-#define RUN_UNTIL(f, ms, condition)                                                                          \
-	({                                                                                                   \
-		struct timeval tv_ = {(ms) / 1000, (ms) % 1000 * 1000};                                      \
-		bool over_ = false;                                                                          \
-		struct event *limit_ = evtimer_new((f)->base, timed_out, &over_);                            \
-                                                                                                             \
-		event_add(limit_, &tv_);                                                                     \
-		while (!over_ && !(condition))                                                               \
-			event_base_loop((f)->base, EVLOOP_ONCE);                                             \
-		event_free(limit_);                                                                          \
-		(condition);                                                                                 \
-	})
-
-static void servers(struct fixture *f, struct answer *answers, size_t n)
-{
-	f->base = event_base_new();
-	f->api.base = f->tls.base = f->base;
-	f->api.answers = answers;
-	f->api.n_answers = n;
-	assert_true(api_server_listen(&f->api, 0));
-	f->tls.backend = f->api.port;
-	assert_true(tls_server_listen(&f->tls, 0));
-}
-
-static void trust(struct kubeconfig *k, const char *pem)
-{
-	free(k->ca.data);
-	k->ca.data = xstrdup(pem);
-	k->ca.len = strlen(pem);
-}
-
-/* 'f->k' may be filled already; the rest of it is filled here. */
-static void client(struct fixture *f)
-{
-	struct transport_owner owner = {.trouble = on_trouble, .warning = on_warning, .arg = f};
-
-	if (!f->k.server)
-		f->k.server =
-			xasprintf(f->tls.ipv6 ? "https://[::1]:%u" : "https://127.0.0.1:%u", f->tls.port);
-	f->k.origin = xstrdup("test");
-	f->k.server_where = xstrdup("config:1");
-	if (!f->k.ca.data && !f->k.insecure && !f->k.ca.path)
-		trust(&f->k, f->tls.ca);
-	if (transport_new(f->base, &f->k, &owner, &f->t, &f->err))
-		fail_msg("%s", error_text(&f->err));
-}
-
-static void finish(struct fixture *f)
-{
-	transport_free(f->t);
-	kubeconfig_done(&f->k);
-	tls_server_free(&f->tls);
-	api_server_stop(&f->api);
-	strbuf_done(&f->api.log);
-	strbuf_done(&f->warnings);
-	event_base_free(f->base);
-	memset(f, 0, sizeof(*f));
-}
-
-/* Gets 'path' and says what came: "200 BODY" or the words of the failure. */
-static const char *fetch(struct fixture *f, const char *path)
-{
-	static char said[2048];
-	struct call c = {0};
-
-	get(f, &c, path);
-	assert_true(RUN_UNTIL(f, 5000, c.done));
-	if (c.result.failed)
-		snprintf(said, sizeof(said), "%s: %s",
-			c.result.failure == SOURCE_FAILURE_TLS ? "TLS" : "CONNECT",
-			error_text(&c.result.error));
-	else
-		snprintf(said, sizeof(said), "%u %s", c.result.http, c.body.data ? c.body.data : "");
-	strbuf_done(&c.body);
-	return said;
-}
-
-#define assert_has(text, what)                                                                               \
-	do {                                                                                                 \
-		const char *text_ = (text);                                                                  \
-		if (!strstr(text_, what))                                                                    \
-			fail_msg("\"%s\" is not in \"%s\"", what, text_);                                    \
-	} while (0)
-
-#define ANSWER(match_, body_)                                                                                \
-	{                                                                                                    \
-		.match = (match_), .times = -1, .status = "200 OK", .body = (body_)                          \
-	}
-#define WATCH(match_)                                                                                        \
-	{                                                                                                    \
-		.match = (match_), .times = -1, .status = "200 OK", .body = "{}\n", .open = true             \
-	}
-
-/* --- */
+#include "transport_fixture.h"
 
 static void one_connection_for_all(void **state)
 {
@@ -252,13 +70,173 @@ static void a_truncated_body_is_a_failure(void **state)
 	}
 }
 
+static void warnings_of_the_server(void **state)
+{
+	struct answer answers[] = {{.match = "GET /",
+		.times = -1,
+		.status = "200 OK",
+		.headers = "Warning: 299 - \"v1 Endpoints is deprecated in v1.33+\"\r\n"
+			   "warning: 299 kube \"say \\\"one\\\"\" \"Wed, 21 Oct 2015 07:28:00 GMT\", 299 - "
+			   "\"two\"\r\n"
+			   "Warning: 110 - \"stale\", 299 - \"thr\tee\"\r\n"
+			   "Warning: 299\r\nWarning: 299 -\r\nWarning: 299 - \"open\r\nWarning: \r\nWarning: "
+			   "299 - \"\\\r\n",
+		.body = "1"}};
+
+	(void)state;
+	for (int http1 = 0; http1 < 2; http1++) {
+		struct fixture f = {.tls.http1 = http1};
+
+		servers(&f, answers, ARRAY_SIZE(answers));
+		client(&f);
+		assert_string_equal(fetch(&f, "/"), "200 1");
+		assert_string_equal(
+			f.warnings.data, "v1 Endpoints is deprecated in v1.33+\nsay \"one\"\ntwo\nthr?ee\n");
+		finish(&f);
+	}
+}
+
+static void posts(void **state)
+{
+	struct answer answers[] = {{.match = "POST /events ",
+		.match_too = "content-type: application/json",
+		.times = -1,
+		.status = "201 Created",
+		.body = "made"}};
+	struct fixture f = {0};
+	struct call c = {0};
+	char body[] = "{\"a\":1}";
+
+	(void)state;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	c.r = transport_post(f.t, "/events", body, 7, &callbacks, &c);
+	memset(body, 'x', sizeof(body) - 1);
+	assert_true(RUN_UNTIL(&f, 5000, c.done));
+	assert_int_equal(c.result.http, 201);
+	assert_has(f.api.log.data, "content-length: 7");
+	assert_string_equal(c.body.data, "made");
+	strbuf_done(&c.body);
+	finish(&f);
+}
+
+static void ipv6(void **state)
+{
+	struct answer answers[] = {ANSWER("GET /", "six")};
+	struct fixture f = {.tls.ipv6 = true};
+
+	(void)state;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	assert_string_equal(fetch(&f, "/"), "200 six");
+	assert_string_equal(f.tls.sni, "");
+	finish(&f);
+}
+
+static void certificates_are_checked(void **state)
+{
+	struct tls_authority stranger;
+	struct answer answers[] = {ANSWER("GET /", "1")};
+	struct fixture f = {0};
+	char *pem;
+
+	(void)state;
+	tls_authority_init(&stranger, "stranger");
+	pem = tls_cert_text(stranger.cert);
+	servers(&f, answers, ARRAY_SIZE(answers));
+	trust(&f.k, pem);
+	client(&f);
+	assert_has(fetch(&f, "/"), "TLS: ");
+	assert_has(fetch(&f, "/"), "certificate-authority");
+	assert_int_equal(f.api.requests, 0);
+	finish(&f);
+	free(pem);
+	tls_authority_done(&stranger);
+
+	/* None given: the system's, which do not know this one. */
+	memset(&f, 0, sizeof(f));
+	servers(&f, answers, ARRAY_SIZE(answers));
+	f.k.insecure = true;
+	client(&f);
+	f.k.insecure = false;
+	assert_has(fetch(&f, "/"), "TLS: ");
+	f.k.insecure = true;
+	assert_string_equal(fetch(&f, "/"), "200 1");
+	finish(&f);
+}
+
+static void names_are_checked(void **state)
+{
+	struct answer answers[] = {ANSWER("GET /", "1")};
+	struct fixture f = {.tls.names = "DNS:api.example"};
+
+	(void)state;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	assert_has(fetch(&f, "/"), "TLS: ");
+	assert_has(fetch(&f, "/"), "tls-server-name");
+	finish(&f);
+
+	f.tls.names = "DNS:api.example";
+	servers(&f, answers, ARRAY_SIZE(answers));
+	f.k.tls_server_name = xstrdup("api.example");
+	client(&f);
+	assert_string_equal(fetch(&f, "/?x"), "200 1");
+	assert_string_equal(f.tls.sni, "api.example");
+	assert_has(f.api.log.data, "host: 127.0.0.1:");
+	finish(&f);
+}
+
+static void tls_1_2_at_least(void **state)
+{
+	struct answer answers[] = {ANSWER("GET /", "1")};
+	struct fixture f = {.tls.max_version = TLS1_1_VERSION};
+
+	(void)state;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	assert_has(fetch(&f, "/"), "TLS: ");
+	assert_int_equal(f.tls.connections, 0);
+	assert_int_equal(f.tls.failures, 1);
+	finish(&f);
+
+	f.tls.max_version = TLS1_2_VERSION;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	assert_string_equal(fetch(&f, "/"), "200 1");
+	finish(&f);
+}
+
+/* OpenSSL's defaults of a distribution would refuse TLS 1.1 by themselves. */
+static void allow_old_tls(void)
+{
+	static const char text[] = "openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n"
+				   "[c]\nMinProtocol = TLSv1\nCipherString = DEFAULT:@SECLEVEL=0\n";
+	char path[] = "/tmp/slipstream-openssl-XXXXXX";
+	int fd = mkstemp(path);
+
+	if (fd < 0 || write(fd, text, sizeof(text) - 1) < 0 || close(fd) < 0)
+		abort();
+	setenv("OPENSSL_CONF", path, 1);
+	OPENSSL_init_ssl(0, NULL);
+	SSL_CTX_free(SSL_CTX_new(TLS_method()));
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_connection_for_all),
 		cmocka_unit_test(http1_works_too),
 		cmocka_unit_test(a_truncated_body_is_a_failure),
+		cmocka_unit_test(warnings_of_the_server),
+		cmocka_unit_test(posts),
+		cmocka_unit_test(ipv6),
+		cmocka_unit_test(certificates_are_checked),
+		cmocka_unit_test(names_are_checked),
+		cmocka_unit_test(tls_1_2_at_least),
 	};
 
+	allow_old_tls();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
