@@ -384,6 +384,7 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 {
 	struct agent_edges edges = {
 		.now = monotonic, .wall = wall, .refresh = refresh, .probe = probe, .arg = r};
+	const char *host;
 	struct utsname uts;
 	int n;
 
@@ -398,8 +399,10 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 		snprintf(r->agent.facts.kernel, sizeof(r->agent.facts.kernel), "%s", uts.release);
 	if (n < 0)
 		return n;
-	n = http_server_new(
-		r->base, r->agent.config.listen_host, r->agent.config.listen_port, serve, r, &r->http, err);
+	host = cli_listen_host(&r->agent.config, err);
+	if (!host)
+		return -ENOENT;
+	n = http_server_new(r->base, host, r->agent.config.listen_port, serve, r, &r->http, err);
 	if (n < 0)
 		return n;
 	if (o->config) {

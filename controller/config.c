@@ -288,7 +288,8 @@ static int read_globs(struct reader *r, const struct key *key, const struct yaml
 
 static int read_listen(struct reader *r, const struct key *key, const struct yaml_node *n)
 {
-	static const char mend[] = "ADDRESS:PORT like 127.0.0.1:19500, 0.0.0.0:19500 or \"[::]:19500\"";
+	static const char mend[] =
+		"ADDRESS:PORT like 127.0.0.1:19500, node:19500 ($HOST_IP) or \"[::]:19500\"";
 	const char *s = word(r, key->path, n, mend), *colon = s ? strrchr(s, ':') : NULL;
 	CLEANUP_FREE char *host = NULL;
 	struct addr a;
@@ -302,8 +303,9 @@ static int read_listen(struct reader *r, const struct key *key, const struct yam
 		bool brackets = len >= 2 && s[0] == '[' && s[len - 1] == ']';
 
 		host = brackets ? xstrndup(s + 1, len - 2) : xstrndup(s, len);
-		if (addr_parse(host, &a) && brackets == (a.family == AF_INET6) && colon[1] >= '0' &&
-			colon[1] <= '9') {
+		if (((!brackets && !strcmp(host, CONFIG_LISTEN_NODE)) ||
+			    (addr_parse(host, &a) && brackets == (a.family == AF_INET6))) &&
+			colon[1] >= '0' && colon[1] <= '9') {
 			errno = 0;
 			port = strtoul(colon + 1, &end, 10);
 			if (!*end && !errno && port <= UINT16_MAX) {

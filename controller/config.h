@@ -21,6 +21,8 @@
  */
 #define CONFIG_API_VERSION "slipstream/v1alpha1"
 #define CONFIG_KIND "Configuration"
+/* As the address of `listen`: that of the node, which the pod's environment has as $HOST_IP (cli_listen_host()). */
+#define CONFIG_LISTEN_NODE "node"
 
 enum cluster_kind { CLUSTER_AUTO, CLUSTER_ANTREA, CLUSTER_KUBE_PROXY };
 extern const char *const cluster_kind_names[]; /* "auto", "antrea", "kube-proxy" */
@@ -51,7 +53,7 @@ struct config {
 	bool accounting;                       /* flowtable.accounting: auto (true) | off */
 	enum endpoints_mode endpoints;         /* kubernetes.endpoints: auto | slices | endpoints | off */
 	bool watchlist;                        /* kubernetes.initialList: gzip (false) | watchlist */
-	char *listen_host; /* listen: 127.0.0.1:19500; IPv6 in brackets; no port 0 but for tests */
+	char *listen_host; /* listen: 127.0.0.1:19500, without brackets; or CONFIG_LISTEN_NODE */
 	unsigned listen_port;
 	bool cleanup_on_exit;       /* onExit: keep | cleanup */
 	enum log_level log_level;   /* log.level: error | warning | info | debug */

@@ -170,6 +170,8 @@ static void test_refused_values(void **state)
 	refused("listen: 127.0.0.1\n", 1, "listen", "127.0.0.1", "ADDRESS:PORT");
 	refused("listen: localhost:19500\n", 1, "listen", "localhost", "ADDRESS:PORT");
 	refused("listen: ::1:19500\n", 1, "listen", "::1", "[::]");
+	refused("listen: node\n", 1, "listen", "node", "node:19500");
+	refused("listen: '[node]:19500'\n", 1, "listen", "[node]", "ADDRESS:PORT");
 	refused("listen: '[127.0.0.1]:19500'\n", 1, "listen", "", "ADDRESS:PORT");
 	refused("listen: 127.0.0.1:65536\n", 1, "listen", "65536", "ADDRESS:PORT");
 	refused("listen: 127.0.0.1:+1\n", 1, "listen", "+1", "ADDRESS:PORT");
@@ -184,6 +186,18 @@ static void test_kubernetes(void **state)
 		"allowed: gzip, watchlist");
 	refused("kubernetes: {endpoints: pods}\n", 1, "kubernetes.endpoints", "\"pods\" is not a value",
 		"allowed: auto, slices, endpoints, off");
+}
+
+static void test_listen_on_the_node(void **state)
+{
+	struct config c;
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(parse("listen: node:19501\n", &c, NULL, &err), 0);
+	assert_string_equal(c.listen_host, CONFIG_LISTEN_NODE);
+	assert_int_equal(c.listen_port, 19501);
+	config_done(&c);
 }
 
 static void test_not_in_this_version(void **state)
@@ -266,6 +280,7 @@ int main(void)
 		cmocka_unit_test(test_refused_keys),
 		cmocka_unit_test(test_refused_values),
 		cmocka_unit_test(test_kubernetes),
+		cmocka_unit_test(test_listen_on_the_node),
 		cmocka_unit_test(test_not_in_this_version),
 		cmocka_unit_test(test_warnings),
 		cmocka_unit_test(test_limits),
