@@ -410,7 +410,7 @@ static int decode_endpoint(struct reader *r, struct json_object *item, uint8_t f
 	snprintf(path, sizeof(path), "endpoints[%zu].conditions", i);
 	if (member(r, item, "conditions", json_type_object, path, &conditions) ||
 		boolean(r, conditions, "ready", path, true, &e.ready) ||
-		boolean(r, conditions, "serving", path, e.ready, &e.serving) ||
+		boolean(r, conditions, "serving", path, true, &e.serving) ||
 		boolean(r, conditions, "terminating", path, false, &e.terminating))
 		return -EINVAL;
 	snprintf(path, sizeof(path), "endpoints[%zu].addresses", i);

@@ -200,7 +200,7 @@ static void test_slice(void **state)
 						    "\"ready\":null,\"terminating\":null}},{"
 						    "\"addresses\":null},{}]"));
 	/* ready, serving, terminating */
-	static const char *const want[] = {"110", "110", "011", "011", "000", "110"};
+	static const char *const want[] = {"110", "110", "011", "011", "010", "110"};
 
 	(void)state;
 	assert_string_equal(o.slice.service, "web");
