@@ -418,7 +418,9 @@ static void sync_kernel(struct agent *a, uint64_t start)
 	if (r < 0) {
 		a->figures.syncs[SYNC_FAILED]++;
 		a->sync_needed = true;
-		record_failure(a, failure_of(r), &err, a->figures.sync_error, &a->sync_tries, AGENT_RETRY);
+		a->figures.sync_failure = failure_of(r);
+		record_failure(
+			a, a->figures.sync_failure, &err, a->figures.sync_error, &a->sync_tries, AGENT_RETRY);
 	} else {
 		record_success(a, &result);
 		record_devices(a, &result);

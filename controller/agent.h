@@ -82,6 +82,7 @@ struct agent_figures {
 	uint64_t reloads, reloads_failed;
 	/* Present failures as text, "" where there is none. */
 	char sync_error[AGENT_ERROR_SIZE];
+	enum sync_failure sync_failure; /* of 'sync_error' */
 	char facts_error[AGENT_ERROR_SIZE];
 	char probe_error[AGENT_ERROR_SIZE];
 	char config_error[AGENT_ERROR_SIZE]; /* of the file that was refused, until a good one comes */

@@ -38,8 +38,8 @@ void cli_usage(FILE *out)
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
 	fputs("\nOptions of run and plan:\n"
-	      "  --config FILE        configuration (every key has a default; `status` reads the address "
-	      "from it)\n"
+	      "  --config FILE        configuration (default $SLIPSTREAM_CONFIG, else every key's default; "
+	      "`status` reads the address from it)\n"
 	      "  --kubeconfig FILE    access to the API server (default $KUBECONFIG, in-cluster, "
 	      "~/.kube/config)\n"
 	      "  --manifests PATH     YAML or JSON files instead of an API server: a file, or a folder, "
@@ -156,6 +156,10 @@ int cli_parse(int argc, char *const argv[], struct cli_options *ret, struct erro
 	if (o.kubeconfig && o.manifests)
 		return error_set(
 			err, -EINVAL, command->name, NULL, "--kubeconfig and --manifests exclude each other");
+	if (!o.config && strchr(command->options, 'c'))
+		o.config = getenv("SLIPSTREAM_CONFIG");
+	if (o.config && !*o.config)
+		o.config = NULL;
 	o.command = command;
 	*ret = o;
 	return 0;
@@ -184,6 +188,20 @@ int cli_config(const struct cli_options *o, struct config *ret)
 		fprintf(stderr, "slipstream: warning: %s\n", warnings.items[i]);
 	string_list_done(&warnings);
 	return CLI_OK;
+}
+
+const char *cli_listen_host(const struct config *c, struct error *err)
+{
+	const char *host = c->listen_host;
+
+	if (strcmp(host, CONFIG_LISTEN_NODE))
+		return host;
+	host = getenv("HOST_IP");
+	if (host && *host)
+		return host;
+	error_set(err, -ENOENT, "listen", "set it from status.hostIP, or give `listen` an address",
+		"\"node\" stands for $HOST_IP, which is not set");
+	return NULL;
 }
 
 char *cli_node(const struct cli_options *o, bool *ret_guessed, struct error *err)

@@ -28,8 +28,8 @@ struct cli_command {
 
 struct cli_options {
 	const struct cli_command *command; /* NULL: help was asked for */
-	/* All of them point into argv or are NULL. */
-	const char *config;
+	/* All of them point into argv, or the environment, or are NULL. */
+	const char *config; /* --config, $SLIPSTREAM_CONFIG */
 	const char *kubeconfig;
 	const char *manifests;
 	const char *node;
@@ -56,6 +56,11 @@ int cli_config(const struct cli_options *o, struct config *ret);
  * ('*ret_guessed' is true then). The caller frees it; NULL with 'err' filled when there is none.
  */
 char *cli_node(const struct cli_options *o, bool *ret_guessed, struct error *err);
+/*
+ * The address to listen on: `listen`, where "node" is $HOST_IP. Lives as long as 'c' and the environment; NULL with
+ * 'err' filled when $HOST_IP is not there.
+ */
+const char *cli_listen_host(const struct config *c, struct error *err);
 
 int cmd_run(const struct cli_options *o);
 int cmd_plan(const struct cli_options *o);

@@ -51,7 +51,8 @@ static int read_cluster(
 	struct source_callbacks cb = {.changed = on_changed, .problem = on_problem, .arg = &w};
 	struct api_options api = {
 		.kubeconfig = o->kubeconfig,
-		.endpoint_slices = config->endpoints != ENDPOINTS_OFF,
+		.endpoints = config->endpoints,
+		.watchlist = config->watchlist,
 	};
 	struct timeval timeout = {.tv_sec = o->manifests ? MANIFESTS_TIMEOUT : API_TIMEOUT};
 	struct source *source = NULL;
@@ -59,7 +60,7 @@ static int read_cluster(
 
 	if (!w.base)
 		abort();
-	if (!api.endpoint_slices)
+	if (api.endpoints == ENDPOINTS_OFF)
 		cluster_set_unwatched(cluster, OBJECT_ENDPOINT_SLICE);
 	if (o->manifests)
 		r = manifest_source_new(w.base, cluster, o->manifests, &cb, &source, err);

@@ -6,10 +6,12 @@
 #include "controller/agent.h"
 #include "controller/config_file.h"
 #include "controller/http.h"
+#include "controller/node_events.h"
 #include "controller/status.h"
 #include "datapath/conntrack.h"
 #include "datapath/facts_watch.h"
 #include "datapath/nft.h"
+#include "k8s/events.h"
 #include "k8s/source.h"
 
 #include <errno.h>
@@ -38,6 +40,8 @@ struct runner {
 	struct conntrack *conntrack;     /* NULL where it cannot be read */
 	struct http_server *http;
 	struct agent agent;
+	struct node_events node_events;
+	struct events *events;
 	struct flow_totals flows;
 	uint64_t figures_read; /* monotonic us of the last look at the kernel's counters, 0: none */
 	size_t config_warnings;
@@ -75,12 +79,16 @@ static int probe(void *arg, struct facts *f, struct error *err)
 	return nft_probe(f, err);
 }
 
-/* Arms the timer for the agent's next step, or none when there is nothing to wait for. */
+/* Arms the timer for the next step, or none when there is nothing to wait for. */
 static void arm(struct runner *r)
 {
-	int64_t wait = agent_wait(&r->agent);
-	struct timeval tv = {.tv_sec = wait / 1000000, .tv_usec = wait % 1000000};
+	int64_t wait = agent_wait(&r->agent), look = node_events_wait(&r->node_events, monotonic(NULL));
+	struct timeval tv;
 
+	if (wait < 0 || (look >= 0 && look < wait))
+		wait = look;
+	tv.tv_sec = wait / 1000000;
+	tv.tv_usec = wait % 1000000;
 	if (wait < 0)
 		evtimer_del(r->timer);
 	else
@@ -122,10 +130,13 @@ static void read_figures(struct runner *r)
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct runner *r = arg;
+	struct node_event event;
 
 	(void)fd;
 	(void)what;
 	agent_step(&r->agent);
+	if (node_events_step(&r->node_events, &r->agent, monotonic(NULL), &event))
+		events_record(r->events, &event);
 	/* The base of the flows' sums: what was offloaded before this process is not counted by it. */
 	if (r->agent.ready && !r->figures_read)
 		read_figures(r);
@@ -245,6 +256,7 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 		.cluster = r->cluster,
 		.source = &source,
 		.flows = &r->flows,
+		.events = events_results(r->events),
 		.config_warnings = r->config_warnings,
 	};
 	struct strbuf json = {0};
@@ -296,10 +308,11 @@ static int open_source(struct runner *r, const struct cli_options *o, struct err
 	struct source_callbacks cb = {.changed = on_source_changed, .problem = on_source_problem, .arg = r};
 	struct api_options api = {
 		.kubeconfig = o->kubeconfig,
-		.endpoint_slices = r->agent.config.endpoints != ENDPOINTS_OFF,
+		.endpoints = r->agent.config.endpoints,
+		.watchlist = r->agent.config.watchlist,
 	};
 
-	if (!api.endpoint_slices)
+	if (api.endpoints == ENDPOINTS_OFF)
 		cluster_set_unwatched(r->cluster, OBJECT_ENDPOINT_SLICE);
 	if (o->manifests)
 		return manifest_source_new(r->base, r->cluster, o->manifests, &cb, &r->source, err);
@@ -363,6 +376,7 @@ static void close_all(struct runner *r)
 	http_server_free(r->http);
 	if (r->source)
 		source_free(r->source);
+	events_free(r->events);
 	for (size_t i = 0; i < ARRAY_SIZE(events); i++)
 		if (events[i])
 			event_free(events[i]);
@@ -386,6 +400,7 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 {
 	struct agent_edges edges = {
 		.now = monotonic, .wall = wall, .refresh = refresh, .probe = probe, .arg = r};
+	const char *host;
 	struct utsname uts;
 	int n;
 
@@ -400,8 +415,10 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 		snprintf(r->agent.facts.kernel, sizeof(r->agent.facts.kernel), "%s", uts.release);
 	if (n < 0)
 		return n;
-	n = http_server_new(
-		r->base, r->agent.config.listen_host, r->agent.config.listen_port, serve, r, &r->http, err);
+	host = cli_listen_host(&r->agent.config, err);
+	if (!host)
+		return -ENOENT;
+	n = http_server_new(r->base, host, r->agent.config.listen_port, serve, r, &r->http, err);
 	if (n < 0)
 		return n;
 	if (o->config) {
@@ -414,6 +431,7 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 	n = open_source(r, o, err);
 	if (n < 0)
 		return n;
+	r->events = events_new(r->base, r->source, node, on_source_problem, r);
 	arm(r);
 	return 0;
 }

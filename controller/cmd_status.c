@@ -48,10 +48,13 @@ static int fetch(const char *address, struct strbuf *body, struct error *err)
 	return 0;
 }
 
-static char *address_of(const struct config *config)
+/* NULL with 'err' filled when it is not known. */
+static char *address_of(const struct config *config, struct error *err)
 {
-	const char *host = config->listen_host;
+	const char *host = cli_listen_host(config, err);
 
+	if (!host)
+		return NULL;
 	/* What listens on all addresses answers on this one. */
 	if (!*host || !strcmp(host, "0.0.0.0"))
 		host = "127.0.0.1";
@@ -73,8 +76,10 @@ int cmd_status(const struct cli_options *o)
 	} else {
 		if (cli_config(o, &config) != CLI_OK)
 			return CLI_USAGE;
-		address = address_of(&config);
+		address = address_of(&config, &err);
 		config_done(&config);
+		if (!address)
+			return cli_fail(CLI_FAILED, &err);
 	}
 	if (fetch(address, &body, &err) < 0)
 		status = cli_fail(CLI_FAILED, &err);

@@ -19,7 +19,8 @@
 const char *const cluster_kind_names[] = {"auto", "antrea", "kube-proxy", NULL};
 const char *const engine_names[] = {"auto", "flowtable", "redirect", "off", NULL};
 
-static const char *const endpoints_names[] = {"auto", "slices", "off", NULL};
+static const char *const endpoints_names[] = {"auto", "slices", "endpoints", "off", NULL};
+static const char *const initial_list_names[] = {"gzip", "watchlist", NULL};
 static const char *const level_names[] = {"error", "warning", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 static const char *const bool_names[] = {"false", "true", NULL};
@@ -78,7 +79,7 @@ static const struct key keys[] = {
 	{"redirect.via", KEY_FIXED, .fixed = "nft"},
 	{"redirect.preference", KEY_FIXED, .fixed = "40010"},
 	{"kubernetes.endpoints", KEY_ENUM, offsetof(struct config, endpoints), endpoints_names},
-	{"kubernetes.initialList", KEY_FIXED, .fixed = "gzip"},
+	{"kubernetes.initialList", KEY_BOOL, offsetof(struct config, watchlist), initial_list_names},
 	{"listen", KEY_LISTEN},
 	{"onExit", KEY_BOOL, offsetof(struct config, cleanup_on_exit), on_exit_names},
 	{"log.level", KEY_ENUM, offsetof(struct config, log_level), level_names},
@@ -287,7 +288,8 @@ static int read_globs(struct reader *r, const struct key *key, const struct yaml
 
 static int read_listen(struct reader *r, const struct key *key, const struct yaml_node *n)
 {
-	static const char mend[] = "ADDRESS:PORT like 127.0.0.1:19500, 0.0.0.0:19500 or \"[::]:19500\"";
+	static const char mend[] =
+		"ADDRESS:PORT like 127.0.0.1:19500, node:19500 ($HOST_IP) or \"[::]:19500\"";
 	const char *s = word(r, key->path, n, mend), *colon = s ? strrchr(s, ':') : NULL;
 	CLEANUP_FREE char *host = NULL;
 	struct addr a;
@@ -301,8 +303,9 @@ static int read_listen(struct reader *r, const struct key *key, const struct yam
 		bool brackets = len >= 2 && s[0] == '[' && s[len - 1] == ']';
 
 		host = brackets ? xstrndup(s + 1, len - 2) : xstrndup(s, len);
-		if (addr_parse(host, &a) && brackets == (a.family == AF_INET6) && colon[1] >= '0' &&
-			colon[1] <= '9') {
+		if (((!brackets && !strcmp(host, CONFIG_LISTEN_NODE)) ||
+			    (addr_parse(host, &a) && brackets == (a.family == AF_INET6))) &&
+			colon[1] >= '0' && colon[1] <= '9') {
 			errno = 0;
 			port = strtoul(colon + 1, &end, 10);
 			if (!*end && !errno && port <= UINT16_MAX) {

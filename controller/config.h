@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "datapath/ruleset.h"
+#include "k8s/source.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,14 +21,14 @@
  */
 #define CONFIG_API_VERSION "slipstream/v1alpha1"
 #define CONFIG_KIND "Configuration"
+/* As the address of `listen`: that of the node, which the pod's environment has as $HOST_IP (cli_listen_host()). */
+#define CONFIG_LISTEN_NODE "node"
 
 enum cluster_kind { CLUSTER_AUTO, CLUSTER_ANTREA, CLUSTER_KUBE_PROXY };
 extern const char *const cluster_kind_names[]; /* "auto", "antrea", "kube-proxy" */
 
 enum engine { ENGINE_AUTO, ENGINE_FLOWTABLE, ENGINE_REDIRECT, ENGINE_OFF };
 extern const char *const engine_names[];
-
-enum endpoints_mode { ENDPOINTS_AUTO, ENDPOINTS_SLICES, ENDPOINTS_OFF };
 
 struct string_list {
 	char **items;
@@ -50,8 +51,9 @@ struct config {
 	struct string_list exclude_interfaces; /* interfaces.exclude */
 	struct prefix_list exclude_cidrs;      /* exclude.cidrs */
 	bool accounting;                       /* flowtable.accounting: auto (true) | off */
-	enum endpoints_mode endpoints;         /* kubernetes.endpoints: auto | slices | off */
-	char *listen_host; /* listen: 127.0.0.1:19500; IPv6 in brackets; no port 0 but for tests */
+	enum endpoints_mode endpoints;         /* kubernetes.endpoints: auto | slices | endpoints | off */
+	bool watchlist;                        /* kubernetes.initialList: gzip (false) | watchlist */
+	char *listen_host; /* listen: 127.0.0.1:19500, without brackets; or CONFIG_LISTEN_NODE */
 	unsigned listen_port;
 	bool cleanup_on_exit;       /* onExit: keep | cleanup */
 	enum log_level log_level;   /* log.level: error | warning | info | debug */

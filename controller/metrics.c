@@ -207,6 +207,8 @@ void metrics_write(struct strbuf *out, const struct metrics_input *in, bool open
 	write_flows(&w, in);
 	write_plan(&w, in);
 	write_source(&w, in);
+	each(&w, "events_total", "counter", "Occurrences on the Node by what became of them as Events.",
+		"result", event_result_names, in->events, EVENT_RESULTS);
 	if (openmetrics)
 		strbuf_puts(out, "# EOF\n");
 }

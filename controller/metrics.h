@@ -5,6 +5,7 @@
 #include "base/strbuf.h"
 #include "controller/agent.h"
 #include "controller/flow_totals.h"
+#include "k8s/event_queue.h"
 #include "k8s/source.h"
 
 /*
@@ -18,6 +19,7 @@ struct metrics_input {
 	const struct cluster *cluster;
 	const struct source_status *source;
 	const struct flow_totals *flows;
+	const uint64_t *events; /* EVENT_RESULTS of them */
 	size_t config_warnings;
 };
 

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "datapath/facts_private.h"
+#include "datapath/neighbours.h"
 
 #include <errno.h>
 #include <linux/fib_rules.h>
@@ -48,6 +49,7 @@ struct facts_watch {
 	uint32_t noted;       /* kinds that may have moved */
 	struct facts known;   /* links and addresses as last dumped: what a notification is held against */
 	struct tables tables; /* as last dumped */
+	struct neighbours neighbours;
 };
 
 /* What one dump collects. */
@@ -77,9 +79,13 @@ static struct nl_sock *open_socket(struct error *err)
 static int subscribe(struct nl_sock *s, struct error *err)
 {
 	static const int groups[] = {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR,
-		RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE};
+		RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE, RTNLGRP_NEIGH};
 	int space = EVENT_SPACE;
+	int filtered = neighbours_filter(nl_socket_get_fd(s));
 
+	if (filtered < 0)
+		return error_set(err, filtered, "rtnetlink", NULL, "cannot filter notifications: %s",
+			strerror(-filtered));
 	for (size_t i = 0; i < ARRAY_SIZE(groups); i++) {
 		int ret = nl_socket_add_membership(s, groups[i]);
 
@@ -138,6 +144,7 @@ void facts_watch_close(struct facts_watch *w)
 	nl_socket_free(w->events);
 	nl_socket_free(w->dumps);
 	facts_done(&w->known);
+	neighbours_done(&w->neighbours);
 	free(w->tables.ids);
 	free(w->buffer);
 	free(w);
@@ -472,6 +479,7 @@ int facts_watch_refresh(struct facts_watch *w, struct facts *f, struct error *er
 	}
 	if ((kinds & ROUTES) && !facts_equal_routes(f, &fresh)) {
 		COPY_ARRAY(f, &fresh, routes);
+		neighbours_learn(&w->neighbours, &fresh);
 		changed = 1;
 	}
 	w->noted = 0;
@@ -538,8 +546,32 @@ static uint32_t rule_moves(const struct nlmsghdr *h)
 	return rule_parse(h, &table) == 0 ? 0 : RULES;
 }
 
-static uint32_t moves(const struct facts_watch *w, const struct nlmsghdr *h)
+/* What the kernel has to say against it (the device is gone) is dropped by the next dump, as an answer to
+ * another question. */
+static void resolve(struct facts_watch *w, uint32_t ifindex, const struct addr *a)
 {
+	uint8_t request[NEIGHBOUR_REQUEST_SIZE];
+
+	(void)!send(
+		nl_socket_get_fd(w->dumps), request, neighbour_request(ifindex, a, request), MSG_DONTWAIT);
+}
+
+/* Any of them may be lost. */
+static void resolve_all(struct facts_watch *w)
+{
+	for (size_t i = 0; i < w->neighbours.n; i++) {
+		const struct hop *h = &w->neighbours.hops[i];
+
+		if (h->to.len == 8 * addr_size(&h->to.addr))
+			resolve(w, h->ifindex, &h->to.addr);
+	}
+}
+
+static uint32_t moves(struct facts_watch *w, const struct nlmsghdr *h)
+{
+	uint32_t ifindex;
+	struct addr a;
+
 	switch (h->nlmsg_type) {
 	case RTM_NEWLINK:
 	case RTM_DELLINK:
@@ -556,6 +588,10 @@ static uint32_t moves(const struct facts_watch *w, const struct nlmsghdr *h)
 	case RTM_NEWRULE:
 	case RTM_DELRULE:
 		return rule_moves(h);
+	case RTM_DELNEIGH:
+		if (neighbours_lost(&w->neighbours, h, &ifindex, &a))
+			resolve(w, ifindex, &a);
+		return 0; /* nothing that facts hold */
 	default:
 		return 0;
 	}
@@ -572,13 +608,13 @@ int facts_watch_read(struct facts_watch *w, struct error *err)
 			break;
 		if (n == -ENOBUFS || n == -EMSGSIZE) {
 			moved = ALL;
+			resolve_all(w);
 			continue;
 		}
 		if (n < 0)
 			return error_set(
 				err, n, "rtnetlink", NULL, "cannot read notifications: %s", strerror(-n));
-		for (struct nlmsghdr *h = (struct nlmsghdr *)w->buffer; nlmsg_ok(h, n) && moved != ALL;
-			h = nlmsg_next(h, &n))
+		for (struct nlmsghdr *h = (struct nlmsghdr *)w->buffer; nlmsg_ok(h, n); h = nlmsg_next(h, &n))
 			moved |= moves(w, h);
 	}
 	w->noted |= moved;

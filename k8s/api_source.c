@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/mem.h"
 #include "base/strbuf.h"
+#include "k8s/api_body.h"
 #include "k8s/api_error.h"
 #include "k8s/api_post.h"
-#include "k8s/decode.h"
-#include "k8s/json_split.h"
 #include "k8s/kubeconfig.h"
 #include "k8s/reflector.h"
 #include "k8s/source_private.h"
@@ -13,20 +12,19 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
-#include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
-/* etcd takes 1.5 MiB of protobuf for one object; as JSON that is some times more. */
-#define MAX_OBJECT (8 << 20)
 /* Of an answer that is an error. */
 #define MAX_ERROR_BODY (64 << 10)
 /* A situation that comes back sooner than this is not told again. */
 #define TELL_AGAIN_MS 120000
 /* So many in a row, some seconds. */
 #define FORBIDDEN_LASTS 4
+/* Different warnings of a server; more than that are not told. */
+#define MAX_WARNINGS 32
 
 struct api_source;
 
@@ -35,16 +33,15 @@ struct resource {
 	enum object_kind kind;
 	struct reflector *reflector;
 	struct event timer;
+	bool endpoints;                    /* Endpoints take the place of EndpointSlices */
 	struct transport_request *request; /* NULL: none under way */
-	bool watch;                        /* what 'request' is */
-	struct json_split *split;
-	struct error body_error; /* of 'split' */
+	bool watch, initial_events;        /* what 'request' is */
+	struct api_body *body;
 	unsigned http;
 	unsigned retry_after_s;
 	struct strbuf error_body;
 	bool relisting;
-	bool dirty;                         /* 'changed' is to be called for it */
-	char *list_version, *list_continue; /* of the page under way */
+	bool dirty; /* 'changed' is to be called for it */
 	struct source_resource_status status;
 	enum source_failure told; /* the last problem told, SOURCE_FAILURES when there was none yet */
 	uint64_t told_at;
@@ -58,6 +55,9 @@ struct api_source {
 	struct event_base *base;
 	struct cluster *cluster;
 	struct source_callbacks cb;
+	enum endpoints_mode endpoints;
+	uint64_t warned[MAX_WARNINGS]; /* hashes of the server's warnings that were told */
+	size_t n_warned;
 	struct kubeconfig kubeconfig;
 	struct transport *transport;
 	struct api_post post;
@@ -68,11 +68,11 @@ struct api_source {
 	uint64_t random;
 };
 
-static const struct {
+static const struct resource_url {
 	const char *path;
 	const char *label_selector;
 	const char *field_selector;
-} resources[OBJECT_KINDS] = {
+} resource_urls[OBJECT_KINDS] = {
 	[OBJECT_NODE] = {"/api/v1/nodes", NULL, NULL},
 	/* What kube-proxy selects (cmd/kube-proxy/app/server.go): Services of another proxy, headless ones
 	   are none of ours. */
@@ -81,6 +81,9 @@ static const struct {
 	[OBJECT_ENDPOINT_SLICE] = {"/apis/discovery.k8s.io/v1/endpointslices",
 		"!service.kubernetes.io/headless", NULL},
 };
+/* The endpoints controller copies the label onto them. */
+static const struct resource_url endpoints_url = {
+	"/api/v1/endpoints", "!service.kubernetes.io/headless", NULL};
 
 static uint64_t now_ms(void)
 {
@@ -154,8 +157,9 @@ static void note_problem(struct resource *r, enum source_failure failure, const 
 }
 
 /* Not a state of the watch, which goes on: told once for each wording. */
-static void bad_object(struct resource *r, const struct error *err)
+static void on_bad_object(void *arg, const struct error *err)
 {
+	struct resource *r = arg;
 	struct error copy = *err;
 
 	r->s->failures[SOURCE_FAILURE_OBJECT]++;
@@ -169,173 +173,30 @@ static void bad_object(struct resource *r, const struct error *err)
 		r->s->cb.problem(r->s->cb.arg, &copy);
 }
 
-/* --- bodies --- */
-
-static const char *json_text(struct json_object *parent, const char *key)
-{
-	struct json_object *value;
-
-	if (!json_object_is_type(parent, json_type_object) ||
-		!json_object_object_get_ex(parent, key, &value) ||
-		!json_object_is_type(value, json_type_string))
-		return NULL;
-	return json_object_get_string(value);
-}
-
-static struct json_object *json_member(struct json_object *parent, const char *key)
-{
-	struct json_object *value = NULL;
-
-	if (json_object_is_type(parent, json_type_object))
-		json_object_object_get_ex(parent, key, &value);
-	return value;
-}
-
-/* An object of the list that is not what the schema says: the version of it that was there stays. */
-static void keep_object(struct resource *r, const char *json, size_t len)
-{
-	struct json_tokener *tok = json_tokener_new();
-	struct json_object *root = tok ? json_tokener_parse_ex(tok, json, (int)len) : NULL;
-	struct json_object *metadata = json_member(root, "metadata");
-	const char *namespace = json_text(metadata, "namespace");
-	const char *name = json_text(metadata, "name");
-
-	if (name)
-		cluster_relist_keep(r->s->cluster, r->kind, namespace ? namespace : "", name);
-	json_object_put(root);
-	json_tokener_free(tok);
-}
-
-static int on_list_item(void *arg, const char *json, size_t len)
-{
-	struct resource *r = arg;
-	struct object object;
-	struct error err = {0};
-
-	if (decode_object(r->kind, json, len, &object, &err)) {
-		bad_object(r, &err);
-		keep_object(r, json, len);
-	} else if (decode_put(r->s->cluster, &object)) {
-		r->dirty = true;
-	}
-	return 0;
-}
-
-static int on_list_rest(void *arg, const char *json, size_t len)
-{
-	struct resource *r = arg;
-	struct json_tokener *tok = json_tokener_new();
-	struct json_object *root = tok ? json_tokener_parse_ex(tok, json, (int)len) : NULL;
-	struct json_object *metadata = json_member(root, "metadata");
-	const char *version = json_text(metadata, "resourceVersion");
-	const char *cont = json_text(metadata, "continue");
-
-	if (version)
-		r->list_version = xstrdup(version);
-	if (cont)
-		r->list_continue = xstrdup(cont);
-	json_object_put(root);
-	json_tokener_free(tok);
-	return 0;
-}
-
-static void delete_object(struct resource *r, struct json_object *object)
-{
-	struct json_object *metadata = json_member(object, "metadata");
-	const char *namespace = json_text(metadata, "namespace");
-	const char *name = json_text(metadata, "name");
-
-	if (name && cluster_delete(r->s->cluster, r->kind, namespace ? namespace : "", name))
-		r->dirty = true;
-}
-
-static void put_object(struct resource *r, struct json_object *json)
-{
-	struct object object;
-	struct error err = {0};
-
-	if (decode_json(r->kind, json, &object, &err))
-		bad_object(r, &err);
-	else if (decode_put(r->s->cluster, &object))
-		r->dirty = true;
-}
-
-static bool event_type(const char *text, enum reflector_event *ret)
-{
-	static const char *const names[] = {
-		[REFLECTOR_ADDED] = "ADDED",
-		[REFLECTOR_MODIFIED] = "MODIFIED",
-		[REFLECTOR_DELETED] = "DELETED",
-		[REFLECTOR_BOOKMARK] = "BOOKMARK",
-		[REFLECTOR_ERROR] = "ERROR",
-	};
-
-	for (size_t i = 0; text && i < ARRAY_SIZE(names); i++) {
-		if (!strcmp(text, names[i])) {
-			*ret = (enum reflector_event)i;
-			return true;
-		}
-	}
-	return false;
-}
-
-static void watch_error(struct resource *r, struct json_object *object)
-{
-	struct reflector_input in = {.kind = REFLECTOR_EVENT, .event = REFLECTOR_ERROR};
-	struct problem problem = {0};
-	struct api_status status;
-
-	api_status_read(object, &status);
-	in.code = status.code;
-	in.version_too_large = status.version_too_large;
-	in.retry_after_s = status.retry_after_s;
-	problem.failure = api_error(&r->s->kubeconfig, r->kind, true, status.code, &status, &problem.err);
-	r->s->failures[problem.failure]++;
-	step(r, &in, &problem);
-}
-
-/* One value of a watch's stream. */
-static int on_watch_item(void *arg, const char *json, size_t len)
-{
-	struct resource *r = arg;
-	struct json_tokener *tok = json_tokener_new();
-	struct json_object *root = tok ? json_tokener_parse_ex(tok, json, (int)len) : NULL;
-	struct json_object *object = json_member(root, "object");
-	struct reflector_input in = {.kind = REFLECTOR_EVENT};
-	int rc = 0;
-
-	if (!object || !event_type(json_text(root, "type"), &in.event)) {
-		rc = -EINVAL;
-	} else if (in.event == REFLECTOR_ERROR) {
-		watch_error(r, object);
-		rc = -ECANCELED; /* the rest of the stream means nothing any more */
-	} else {
-		r->status.events++;
-		if (in.event == REFLECTOR_DELETED)
-			delete_object(r, object);
-		else if (in.event != REFLECTOR_BOOKMARK)
-			put_object(r, object);
-		in.version = json_text(json_member(object, "metadata"), "resourceVersion");
-		step(r, &in, NULL);
-	}
-	json_object_put(root);
-	json_tokener_free(tok);
-	return rc;
-}
-
 /* --- requests --- */
 
 static void forget_answer(struct resource *r)
 {
 	r->http = r->retry_after_s = 0;
-	memset(&r->body_error, 0, sizeof(r->body_error));
 	strbuf_done(&r->error_body);
 	memset(&r->error_body, 0, sizeof(r->error_body));
-	json_split_free(r->split);
-	r->split = NULL;
-	free(r->list_version);
-	free(r->list_continue);
-	r->list_version = r->list_continue = NULL;
+	api_body_free(r->body);
+	r->body = NULL;
+}
+
+static void on_changed(void *arg)
+{
+	struct resource *r = arg;
+
+	r->dirty = true;
+}
+
+static void on_event(void *arg, struct reflector_input *in)
+{
+	struct resource *r = arg;
+
+	r->status.events++;
+	step(r, in, NULL);
 }
 
 static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
@@ -350,27 +211,42 @@ static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
 		step(r, &in, NULL);
 }
 
-/* The body is not what it should be: nothing more is read of it. */
-static void bad_body(struct resource *r, int code)
+/* An ERROR event, or a body that is not what it should be: nothing more is read of it. */
+static void bad_body(struct resource *r, int code, struct error *err)
 {
 	struct reflector_input in = {.kind = REFLECTOR_DONE, .code = 200, .bad_body = true};
-	struct problem problem = {.failure = SOURCE_FAILURE_SERVER, .err = r->body_error};
+	struct problem problem = {.failure = SOURCE_FAILURE_SERVER};
 
-	problem.err.code = code;
-	if (!problem.err.object[0])
-		snprintf(problem.err.object, sizeof(problem.err.object), "%s", object_kind_names[r->kind]);
-	if (!problem.err.what[0])
-		snprintf(problem.err.what, sizeof(problem.err.what),
-			"the API server's answer is not what it should be");
-	r->s->failures[SOURCE_FAILURE_SERVER]++;
 	transport_cancel(r->s->transport, r->request);
 	r->request = NULL;
+	if (code == -ECANCELED) {
+		const struct api_status *status = api_body_error(r->body);
+
+		in = (struct reflector_input){.kind = REFLECTOR_EVENT,
+			.event = REFLECTOR_ERROR,
+			.code = status->code,
+			.version_too_large = status->version_too_large,
+			.retry_after_s = status->retry_after_s};
+		problem.failure =
+			api_error(&r->s->kubeconfig, r->kind, true, status->code, status, &problem.err);
+	} else {
+		problem.err = *err;
+		problem.err.code = code;
+		if (!problem.err.object[0])
+			snprintf(problem.err.object, sizeof(problem.err.object), "%s",
+				object_kind_names[r->kind]);
+		if (!problem.err.what[0])
+			snprintf(problem.err.what, sizeof(problem.err.what),
+				"the API server's answer is not what it should be");
+	}
+	r->s->failures[problem.failure]++;
 	step(r, &in, &problem);
 }
 
 static void on_data(void *arg, const char *data, size_t len)
 {
 	struct resource *r = arg;
+	struct error err = {0};
 	int rc;
 
 	r->status.last_event = unix_time();
@@ -379,10 +255,46 @@ static void on_data(void *arg, const char *data, size_t len)
 			strbuf_add(&r->error_body, data, len);
 		return;
 	}
-	rc = json_split_feed(r->split, data, len, &r->body_error);
-	/* An ERROR event has ended the request within the call. */
-	if (rc < 0 && r->request)
-		bad_body(r, rc);
+	rc = api_body_feed(r->body, data, len, &err);
+	if (rc < 0)
+		bad_body(r, rc, &err);
+}
+
+/*
+ * The server has no EndpointSlices of v1 (before Kubernetes 1.21): from now on Endpoints. Only of a server that
+ * has shown to be one: whatever stands in for it while it is away may answer 404, too.
+ */
+static bool take_endpoints_instead(struct resource *r, struct problem *problem)
+{
+	if (r->kind != OBJECT_ENDPOINT_SLICE || r->s->endpoints != ENDPOINTS_AUTO || r->endpoints ||
+		(!r->s->resources[OBJECT_NODE].status.synced &&
+			!r->s->resources[OBJECT_SERVICE].status.synced))
+		return false;
+	r->endpoints = true;
+	error_set(&problem->err, -ENOENT, object_kind_names[r->kind],
+		"set kubernetes.endpoints to endpoints where that is as it should be",
+		"the API server has no EndpointSlices of discovery.k8s.io/v1; Endpoints are read instead");
+	return true;
+}
+
+/* An answer of 200 has ended. */
+static void body_done(struct resource *r, struct reflector_input *in, struct problem *problem)
+{
+	/* An end within a value is no end, however politely the connection was closed. */
+	if (api_body_end(r->body, NULL) < 0)
+		in->cut = true;
+	in->version = api_body_version(r->body);
+	in->cont = api_body_continue(r->body);
+	if (r->watch ? !r->initial_events : !in->cut && in->version)
+		return;
+	problem->failure = in->cut ? SOURCE_FAILURE_CONNECT : SOURCE_FAILURE_SERVER;
+	r->s->failures[problem->failure]++;
+	if (problem->err.code)
+		return;
+	error_set(&problem->err, -EPROTO, object_kind_names[r->kind], NULL,
+		r->watch  ? "the API server's WatchList ended too early"
+		: in->cut ? "the API server's list ended too early"
+			  : "the API server sent no list");
 }
 
 static void on_done(void *arg, const struct transport_result *result)
@@ -394,19 +306,7 @@ static void on_done(void *arg, const struct transport_result *result)
 
 	r->request = NULL;
 	if (result->http == 200) {
-		/* An end within a value is no end, however politely the connection was closed. */
-		if (json_split_end(r->split, NULL) < 0)
-			in.cut = true;
-		in.version = r->list_version;
-		in.cont = r->list_continue;
-		if (!r->watch && (in.cut || !in.version)) {
-			problem.failure = in.cut ? SOURCE_FAILURE_CONNECT : SOURCE_FAILURE_SERVER;
-			r->s->failures[problem.failure]++;
-			if (!problem.err.code)
-				error_set(&problem.err, -EPROTO, object_kind_names[r->kind], NULL,
-					in.cut ? "the API server's list ended too early"
-					       : "the API server sent no list");
-		}
+		body_done(r, &in, &problem);
 	} else if (result->http) {
 		api_status_parse(r->error_body.data, r->error_body.len, &status);
 		in.version_too_large = status.version_too_large;
@@ -414,6 +314,8 @@ static void on_done(void *arg, const struct transport_result *result)
 		problem.failure =
 			api_error(&r->s->kubeconfig, r->kind, r->watch, result->http, &status, &problem.err);
 		r->s->failures[problem.failure]++;
+		if (result->http == 404 && (!r->watch || r->initial_events))
+			(void)take_endpoints_instead(r, &problem);
 	} else {
 		r->s->failures[problem.failure]++;
 	}
@@ -434,20 +336,25 @@ static void add_parameter(struct strbuf *b, const char *name, const char *value)
 
 static char *request_path(const struct resource *r, const struct reflector_request *q)
 {
+	const struct resource_url *url = r->endpoints ? &endpoints_url : &resource_urls[r->kind];
 	struct strbuf b = {0};
 	char seconds[16];
 
-	strbuf_puts(&b, resources[r->kind].path);
+	strbuf_puts(&b, url->path);
 	if (q->watch) {
 		snprintf(seconds, sizeof(seconds), "%u", q->timeout_s);
 		add_parameter(&b, "watch", "true");
 		add_parameter(&b, "allowWatchBookmarks", "true");
 		add_parameter(&b, "timeoutSeconds", seconds);
 	}
-	if (resources[r->kind].label_selector)
-		add_parameter(&b, "labelSelector", resources[r->kind].label_selector);
+	if (q->initial_events) {
+		add_parameter(&b, "sendInitialEvents", "true");
+		add_parameter(&b, "resourceVersionMatch", "NotOlderThan");
+	}
+	if (url->label_selector)
+		add_parameter(&b, "labelSelector", url->label_selector);
 	if (q->field_selector)
-		add_parameter(&b, "fieldSelector", resources[r->kind].field_selector);
+		add_parameter(&b, "fieldSelector", url->field_selector);
 	if (q->version && q->version[0])
 		add_parameter(&b, "resourceVersion", q->version);
 	if (q->cont)
@@ -458,17 +365,28 @@ static char *request_path(const struct resource *r, const struct reflector_reque
 static void send_request(struct resource *r, const struct reflector_request *q)
 {
 	static const struct transport_callbacks callbacks = {on_headers, on_data, on_done};
-	struct json_split_callbacks body = {.arg = r};
+	const struct api_body_format format = {r->kind, r->endpoints, q->watch};
+	const struct api_body_owner owner = {on_event, on_bad_object, on_changed, r};
 	CLEANUP_FREE char *path = request_path(r, q);
 
 	forget_answer(r);
 	r->watch = q->watch;
-	body.item = q->watch ? on_watch_item : on_list_item;
-	body.rest = q->watch ? NULL : on_list_rest;
-	r->split = json_split_new(q->watch ? JSON_SPLIT_WATCH : JSON_SPLIT_LIST, MAX_OBJECT, &body);
+	r->initial_events = q->initial_events;
+	r->body = api_body_new(r->s->cluster, &format, &owner);
 	if (q->watch)
 		r->status.watch_starts++;
 	r->request = transport_get(r->s->transport, path, !q->watch, &callbacks, r);
+}
+
+/* Told once: 'problem' is why. */
+static void note_no_watchlist(struct resource *r, const struct problem *problem)
+{
+	struct error err = problem->err;
+
+	error_set(&err, -ENOTSUP, object_kind_names[r->kind], "set kubernetes.initialList to gzip",
+		"there is no WatchList here, lists are read instead: %s", problem->err.what);
+	if (r->s->cb.problem)
+		r->s->cb.problem(r->s->cb.arg, &err);
 }
 
 /* Tells the reflector, and does what it wants. */
@@ -493,6 +411,7 @@ static void step(struct resource *r, struct reflector_input *in, const struct pr
 	if (out.actions & REFLECTOR_RELIST_END) {
 		cluster_relist_end(s->cluster, r->kind);
 		r->relisting = false;
+		r->initial_events = false;
 		r->dirty = true;
 		r->status.synced = true;
 		r->status.lists++;
@@ -512,6 +431,8 @@ static void step(struct resource *r, struct reflector_input *in, const struct pr
 	}
 	if ((out.actions & REFLECTOR_PROBLEM) && problem && problem->err.code)
 		note_problem(r, problem->failure, &problem->err);
+	if ((out.actions & REFLECTOR_NO_WATCHLIST) && problem)
+		note_no_watchlist(r, problem);
 	wait = out.deadline > now ? out.deadline - now : 0;
 	tv.tv_sec = (time_t)(wait / 1000);
 	tv.tv_usec = (suseconds_t)(wait % 1000 * 1000);
@@ -526,9 +447,15 @@ static void on_timer(evutil_socket_t fd, short events, void *arg)
 
 	(void)fd;
 	(void)events;
-	error_set(&silent.err, -ETIMEDOUT, object_kind_names[r->kind],
-		"check the API server and what is in between", "the API server %s does not answer",
-		r->s->kubeconfig.server);
+	if (r->initial_events && r->http == 200)
+		error_set(&silent.err, -ETIMEDOUT, object_kind_names[r->kind],
+			"set kubernetes.initialList to gzip",
+			"the API server %s does not end the initial events of its WatchList",
+			r->s->kubeconfig.server);
+	else
+		error_set(&silent.err, -ETIMEDOUT, object_kind_names[r->kind],
+			"check the API server and what is in between", "the API server %s does not answer",
+			r->s->kubeconfig.server);
 	step(r, &in, &silent);
 }
 
@@ -559,6 +486,26 @@ static void on_trouble(void *arg, const struct error *err)
 	s->failures[SOURCE_FAILURE_FILE]++;
 	if (s->cb.problem)
 		s->cb.problem(s->cb.arg, err);
+}
+
+/* A warning of the server: each wording once. */
+static void on_warning(void *arg, const char *text)
+{
+	struct api_source *s = arg;
+	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
+	struct error err;
+
+	for (const char *p = text; *p; p++)
+		hash = (hash ^ (unsigned char)*p) * 1099511628211ULL;
+	for (size_t i = 0; i < s->n_warned; i++)
+		if (s->warned[i] == hash)
+			return;
+	if (s->n_warned == MAX_WARNINGS)
+		return;
+	s->warned[s->n_warned++] = hash;
+	error_set(&err, -EPERM, "API server", NULL, "it warns: %s", text);
+	if (s->cb.problem)
+		s->cb.problem(s->cb.arg, &err);
 }
 
 /* Once, from the loop: what the kubeconfig asks for and nobody should. */
@@ -623,7 +570,7 @@ static int api_post(struct source *source, const struct source_request *q, sourc
 
 static const struct source_ops api_ops = {api_status_of, api_free, api_post};
 
-static void start_resource(struct api_source *s, enum object_kind kind)
+static void start_resource(struct api_source *s, enum object_kind kind, bool watchlist)
 {
 	struct resource *r = &s->resources[kind];
 	struct timeval at_once = {0};
@@ -632,7 +579,7 @@ static void start_resource(struct api_source *s, enum object_kind kind)
 	r->kind = kind;
 	r->status.watched = true;
 	r->told = SOURCE_FAILURES;
-	r->reflector = reflector_new(resources[kind].field_selector != NULL);
+	r->reflector = reflector_new(resource_urls[kind].field_selector != NULL, watchlist);
 	evtimer_assign(&r->timer, s->base, on_timer, r);
 	event_add(&r->timer, &at_once);
 }
@@ -641,7 +588,7 @@ int api_source_new(struct event_base *base, struct cluster *cluster, const struc
 	const struct source_callbacks *cb, struct source **ret, struct error *err)
 {
 	struct api_source *s = xcalloc(1, sizeof(*s));
-	struct transport_owner owner = {.settled = on_settled, .trouble = on_trouble, .arg = s};
+	struct transport_owner owner = {on_settled, on_trouble, on_warning, s};
 	struct timeval at_once = {0};
 	int rc;
 
@@ -664,10 +611,12 @@ int api_source_new(struct event_base *base, struct cluster *cluster, const struc
 		event_add(&s->start, &at_once);
 		s->start_assigned = true;
 	}
-	start_resource(s, OBJECT_NODE);
-	start_resource(s, OBJECT_SERVICE);
-	if (options->endpoint_slices)
-		start_resource(s, OBJECT_ENDPOINT_SLICE);
+	s->endpoints = options->endpoints;
+	s->resources[OBJECT_ENDPOINT_SLICE].endpoints = options->endpoints == ENDPOINTS_ENDPOINTS;
+	start_resource(s, OBJECT_NODE, options->watchlist);
+	start_resource(s, OBJECT_SERVICE, options->watchlist);
+	if (options->endpoints != ENDPOINTS_OFF)
+		start_resource(s, OBJECT_ENDPOINT_SLICE, options->watchlist);
 	else
 		cluster_set_unwatched(cluster, OBJECT_ENDPOINT_SLICE);
 	*ret = &s->source;

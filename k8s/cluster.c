@@ -412,25 +412,44 @@ const struct endpoint_slice *cluster_next_endpoint_slice(
 	return m ? &entry_of(m, struct slice_entry, meta)->slice : NULL;
 }
 
+/* By address, and of one address the ready ones first. */
+static int by_address(const void *a, const void *b)
+{
+	const struct endpoint *x = a, *y = b;
+	int c = addr_cmp(&x->addr, &y->addr);
+
+	return c ? c : y->ready - x->ready;
+}
+
 size_t cluster_ready_endpoints(const struct cluster *c, const char *namespace, const char *service)
 {
 	/* No slice has an empty name, so the first one not before this key is the Service's first. */
 	struct slice_entry key = {
 		.slice = {.namespace = (char *)namespace, .name = (char *)"", .service = (char *)service}};
 	struct slice_entry *e = RB_NFIND(service_index, (struct service_index *)&c->slices_of, &key);
-	size_t ready = 0, draining = 0;
+	CLEANUP_FREE struct endpoint *usable = NULL;
+	size_t n = 0, cap = 0;
+	size_t ready[2] = {0}, draining[2] = {0}; /* IPv4, IPv6 */
 
 	for (; e && !strcmp(e->slice.namespace, namespace) && !strcmp(e->slice.service, service);
 		e = RB_NEXT(service_index, &c->slices_of, e))
 		for (size_t i = 0; i < e->slice.n_endpoints; i++) {
 			const struct endpoint *ep = &e->slice.endpoints[i];
 
-			ready += ep->ready;
-			draining += !ep->ready && ep->serving && ep->terminating;
+			if (ep->ready || (ep->serving && ep->terminating))
+				*VEC_ADD(usable, n, cap) = *ep;
 		}
-	/* kube-proxy, pkg/proxy/topology.go: terminating ones that still serve, only while nothing is ready.
-	 */
-	return ready ? ready : draining;
+	if (n)
+		qsort(usable, n, sizeof(*usable), by_address);
+	for (size_t i = 0; i < n; i++) {
+		bool v6 = usable[i].addr.family == AF_INET6;
+
+		if (i && !addr_cmp(&usable[i - 1].addr, &usable[i].addr))
+			continue;
+		ready[v6] += usable[i].ready;
+		draining[v6] += !usable[i].ready;
+	}
+	return (ready[0] ? ready[0] : draining[0]) + (ready[1] ? ready[1] : draining[1]);
 }
 
 void node_done(struct node *n)

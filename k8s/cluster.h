@@ -19,6 +19,11 @@
  * gets, and cluster_relist_end(kind), which deletes what was not put in between and marks the kind synced; an aborted
  * relist calls cluster_relist_abort(kind) and nothing is removed.
  *
+ * Objects are known by namespace and name alone, as in client-go's stores. An object that was deleted and made again (another
+ * uid) replaces the old one whole, whether its DELETED was seen or fell between a list and the next; nothing is kept per
+ * uid. A DELETED of the old one cannot come behind the ADDED of the new one: a watch has the order of the versions, and
+ * starts behind the list that it follows.
+ *
  * 'generation' grows whenever a put or delete changed something that is kept (a put of an equal object does not count:
  * status heartbeats end here).
  */
@@ -68,7 +73,7 @@ struct service {
 struct endpoint {
 	struct addr addr;
 	bool ready;   /* conditions.ready; absent means true */
-	bool serving; /* conditions.serving; absent means as ready */
+	bool serving; /* conditions.serving; absent means true, as kube-proxy has it (endpointslicecache.go) */
 	bool terminating;
 };
 
@@ -132,7 +137,11 @@ const struct node *cluster_next_node(const struct cluster *c, const struct node 
 const struct service *cluster_next_service(const struct cluster *c, const struct service *after);
 const struct endpoint_slice *cluster_next_endpoint_slice(
 	const struct cluster *c, const struct endpoint_slice *after);
-/* Endpoints of a Service that can take traffic now (ready, else serving and terminating), over all its slices. O(log n + slices of it). */
+/*
+ * Endpoints of a Service that can take traffic now, over all its slices; an address counts once, and is ready when one
+ * of its entries is: it may be in two slices while it moves, or belong to a pod that ends and to one that starts. Per
+ * family those that serve while they terminate count where none is ready (kube-proxy, pkg/proxy/topology.go).
+ */
 size_t cluster_ready_endpoints(const struct cluster *c, const char *namespace, const char *service);
 
 /* Free what an object owns (not the struct) and leave it zeroed; for decoders and tests. */

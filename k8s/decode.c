@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "k8s/decode.h"
 #include "base/mem.h"
+#include "k8s/json_tree.h"
 
 #include <errno.h>
 #include <json-c/json.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Deeper than any object of these kinds; what nests without end is refused by json-c. */
-#define MAX_DEPTH 64
 /* Of one list in one object. Far above what the API server accepts, low enough for a quadratic search of
  * duplicates. */
 #define MAX_ADDRESSES 4096
@@ -412,7 +410,7 @@ static int decode_endpoint(struct reader *r, struct json_object *item, uint8_t f
 	snprintf(path, sizeof(path), "endpoints[%zu].conditions", i);
 	if (member(r, item, "conditions", json_type_object, path, &conditions) ||
 		boolean(r, conditions, "ready", path, true, &e.ready) ||
-		boolean(r, conditions, "serving", path, e.ready, &e.serving) ||
+		boolean(r, conditions, "serving", path, true, &e.serving) ||
 		boolean(r, conditions, "terminating", path, false, &e.terminating))
 		return -EINVAL;
 	snprintf(path, sizeof(path), "endpoints[%zu].addresses", i);
@@ -596,27 +594,17 @@ int decode_endpoints(struct json_object *root, struct object *ret, struct error 
 
 int decode_object(enum object_kind kind, const char *json, size_t len, struct object *ret, struct error *err)
 {
-	struct json_tokener *t;
-	struct json_object *o = NULL;
-	char object[32];
+	struct json_object *o;
 	int code;
 
 	*ret = (struct object){0};
-	snprintf(object, sizeof(object), "%s %s", article(kind_names[kind]), kind_names[kind]);
-	if (len > INT_MAX)
-		return error_set(err, -EMSGSIZE, object, NULL, "has %zu bytes", len);
-	t = json_tokener_new_ex(MAX_DEPTH);
-	if (!t)
-		abort(); /* out of memory, as in base/mem.h */
-	json_tokener_set_flags(t, JSON_TOKENER_STRICT);
-	o = json_tokener_parse_ex(t, json, (int)len);
-	if (json_tokener_get_error(t) != json_tokener_success || !o)
-		code = error_set(err, -EINVAL, object, NULL, "is not JSON: %s at byte %zu",
-			json_tokener_error_desc(json_tokener_get_error(t)), json_tokener_get_parse_end(t));
-	else
+	code = json_tree_parse(json, len, &o, err);
+	if (code && err)
+		snprintf(err->object, sizeof(err->object), "%s %s", article(kind_names[kind]),
+			kind_names[kind]);
+	if (!code)
 		code = decode_json(kind, o, ret, err);
 	json_object_put(o);
-	json_tokener_free(t);
 	return code;
 }
 

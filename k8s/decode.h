@@ -8,7 +8,7 @@
 #include <stddef.h>
 
 /*
- * decode: JSON of one API object to the small structs of cluster.h, with json-c.
+ * decode: JSON of one API object to the small structs of cluster.h.
  *
  * Unknown fields are ignored; a known field of a wrong type rejects the object (-EINVAL) with "Service ns/name" in
  * err->object and the field's path in err->what; the caller goes on with the next one. Addresses and CIDRs that do not

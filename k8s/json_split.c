@@ -60,7 +60,7 @@ struct json_split {
 	struct strbuf object;
 	struct strbuf rest;
 	size_t member; /* where a member that is to be dropped begins in the output, its comma included */
-	char key[16];  /* the part of a name that came with earlier feeds */
+	char key[48];  /* the part of a name that came with earlier feeds; the longest that is dropped */
 	size_t key_len;
 
 	uint64_t offset; /* of the bytes being fed in the body */
@@ -153,6 +153,8 @@ static bool unwanted(const char *key, size_t len)
 		return KEY_IS(key, len, "managedFields");
 	case 15:
 		return KEY_IS(key, len, "ownerReferences") || KEY_IS(key, len, "volumesAttached");
+	case 48: /* an annotation with the whole object in it, as text */
+		return KEY_IS(key, len, "kubectl.kubernetes.io/last-applied-configuration");
 	default:
 		return false;
 	}

@@ -10,8 +10,9 @@
 /*
  * json_split: cuts the body of a LIST or WATCH response into single objects as the bytes come, so that memory is one
  * object, never a response. Members that no decoder reads are dropped at any depth before json-c sees them: managedFields,
- * ownerReferences; of endpoints targetRef, nodeName, zone, hints; of Nodes images, nodeInfo, capacity, allocatable,
- * volumesInUse, volumesAttached. No descriptor, no clock: bytes in, callbacks out, cut anywhere.
+ * ownerReferences, the annotation kubectl.kubernetes.io/last-applied-configuration; of endpoints targetRef, nodeName, zone,
+ * hints; of Nodes images, nodeInfo, capacity, allocatable, volumesInUse, volumesAttached. No descriptor, no clock: bytes in,
+ * callbacks out, cut anywhere.
  *
  * LIST:  {"kind":...,"metadata":{"resourceVersion":"...","continue":"..."},"items":[OBJECT,...]} in any member order;
  *        'item' is called with each element of the top-level "items" ("items": null is an empty list). A body that is

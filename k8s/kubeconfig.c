@@ -232,6 +232,9 @@ static int read_cluster(struct reader *rd, const struct yaml_node *cluster, stru
 			"server \"%s\" is no https:// address", k->server);
 	while (k->server[strlen(k->server) - 1] == '/')
 		k->server[strlen(k->server) - 1] = '\0';
+	if (k->server[strlen(k->server) - 1] == ':')
+		return refuse(rd, line, -EINVAL, "give the API server's https:// address",
+			"server \"%s//\" names no host", k->server);
 	k->server_where = xasprintf("%s:%u", rd->path, line);
 	if ((rc = get_bool(rd, cluster, "insecure-skip-tls-verify", &k->insecure)) ||
 		(rc = get_text(rd, cluster, "tls-server-name", &k->tls_server_name, NULL)) ||

@@ -5,7 +5,12 @@
 
 #include <string.h>
 
-enum state { WAITING, LISTING, WATCHING };
+enum state {
+	WAITING,
+	LISTING,
+	STREAMING, /* a WatchList, before the bookmark that ends the initial events */
+	WATCHING
+};
 
 struct backoff {
 	uint64_t ms; /* the last one, 0: none yet */
@@ -16,25 +21,29 @@ struct reflector {
 	enum state state;
 	bool watch_next; /* WAITING: what to send at the deadline */
 	bool field_selector;
+	bool watchlist;
 	bool latest;       /* lists ask for "" until one succeeds */
-	bool opened;       /* WATCHING: answered */
+	bool full;         /* LISTING: again, because a page had expired */
+	bool opened;       /* STREAMING, WATCHING: answered */
+	bool late;         /* STREAMING: told that the bookmark is late */
 	unsigned events;   /* WATCHING: of this stream */
 	unsigned failures; /* watches in a row that failed at the server */
 	unsigned timeout_s;
 	uint64_t deadline;
-	uint64_t since;         /* WATCHING: sent, then opened */
+	uint64_t since;         /* STREAMING, WATCHING: sent, then opened */
 	struct backoff away;    /* while there is no answer */
 	struct backoff refused; /* after answers that are none */
 	char *version;          /* last seen, NULL before the first list */
-	char *list_version;     /* LISTING: what the first page asked for */
+	char *list_version;     /* LISTING: what the first page asked for; STREAMING: what it asked for */
 	char *cont;             /* LISTING: of the present page, NULL on the first */
 };
 
-struct reflector *reflector_new(bool field_selector)
+struct reflector *reflector_new(bool field_selector, bool watchlist)
 {
 	struct reflector *r = xcalloc(1, sizeof(*r));
 
 	r->field_selector = field_selector;
+	r->watchlist = watchlist;
 	return r;
 }
 
@@ -73,21 +82,13 @@ static void send_list(struct reflector *r, uint64_t now, struct reflector_output
 	};
 }
 
-static void start_list(struct reflector *r, uint64_t now, struct reflector_output *out)
-{
-	set(&r->cont, NULL);
-	set(&r->list_version, r->latest ? "" : r->version ? r->version : "0");
-	out->actions |= REFLECTOR_RELIST_BEGIN;
-	send_list(r, now, out);
-}
-
-static void start_watch(
-	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+static void send_watch(struct reflector *r, enum state state, const struct reflector_input *in, uint64_t now,
+	struct reflector_output *out)
 {
 	const unsigned span = REFLECTOR_WATCH_MAX_S - REFLECTOR_WATCH_MIN_S + 1;
 
-	r->state = WATCHING;
-	r->opened = false;
+	r->state = state;
+	r->opened = r->late = false;
 	r->events = 0;
 	r->since = now;
 	r->timeout_s = REFLECTOR_WATCH_MIN_S + (unsigned)(in->random * span);
@@ -95,10 +96,38 @@ static void start_watch(
 	out->actions |= REFLECTOR_SEND;
 	out->request = (struct reflector_request){
 		.watch = true,
-		.version = r->version,
+		.initial_events = state == STREAMING,
+		.version = state == STREAMING ? r->list_version : r->version,
 		.timeout_s = r->timeout_s,
 		.field_selector = r->field_selector,
 	};
+}
+
+static void start_watch(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	send_watch(r, WATCHING, in, now, out);
+}
+
+/* The whole state anew, by LIST or by WatchList. */
+static void start_list(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	const char *unseen = r->watchlist ? "" : "0";
+
+	set(&r->cont, NULL);
+	set(&r->list_version, r->latest ? "" : r->version ? r->version : unseen);
+	r->full = false;
+	out->actions |= REFLECTOR_RELIST_BEGIN;
+	if (r->watchlist)
+		send_watch(r, STREAMING, in, now, out);
+	else
+		send_list(r, now, out);
+}
+
+static uint64_t watch_deadline(const struct reflector *r)
+{
+	return r->since + (uint64_t)r->timeout_s * 1000 + REFLECTOR_WATCH_SLACK_MS;
 }
 
 static uint64_t next_delay(struct backoff *b, double random, uint64_t now)
@@ -133,28 +162,41 @@ static uint64_t asked_wait(const struct reflector_input *in)
 	return ms < REFLECTOR_RETRY_AFTER_MAX_MS ? ms : REFLECTOR_RETRY_AFTER_MAX_MS;
 }
 
+/* The server does not have the version that was asked for. */
+static bool no_version(const struct reflector_input *in)
+{
+	return in->code == 410 || (in->code == 504 && in->version_too_large);
+}
+
 static void list_failed(
 	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
 {
-	bool no_version = in->code == 410 || (in->code == 504 && in->version_too_large);
-
 	out->actions |= REFLECTOR_RELIST_ABORT;
-	if (in->code == 410 && r->cont) {
+	if (in->code == 410 && r->cont && !r->full) {
 		set(&r->cont, NULL);
+		r->full = true;
 		out->actions |= REFLECTOR_RELIST_BEGIN;
 		send_list(r, now, out);
-	} else if (no_version && r->list_version[0]) {
+	} else if (no_version(in) && !r->cont && r->list_version[0]) {
 		r->latest = true;
-		start_list(r, now, out);
+		start_list(r, in, now, out);
 	} else if (in->code == 400 && r->field_selector) {
 		r->field_selector = false;
-		start_list(r, now, out);
+		start_list(r, in, now, out);
 	} else {
 		if (in->code == 401)
 			out->actions |= REFLECTOR_REREAD_TOKEN;
 		out->actions |= REFLECTOR_PROBLEM;
 		back_off(r, in, now, false, asked_wait(in));
 	}
+}
+
+static void synced(struct reflector *r, const struct reflector_input *in, struct reflector_output *out)
+{
+	set(&r->version, in->version);
+	r->latest = false;
+	r->failures = 0;
+	out->actions |= REFLECTOR_RELIST_END | REFLECTOR_HEALTHY;
 }
 
 static void list_done(
@@ -169,12 +211,39 @@ static void list_done(
 		send_list(r, now, out);
 		return;
 	}
-	set(&r->version, in->version);
 	set(&r->cont, NULL);
-	r->latest = false;
-	r->failures = 0;
-	out->actions |= REFLECTOR_RELIST_END | REFLECTOR_HEALTHY;
+	synced(r, in, out);
 	start_watch(r, in, now, out);
+}
+
+static void list_instead(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	r->watchlist = false;
+	r->failures = 0;
+	out->actions |= REFLECTOR_NO_WATCHLIST;
+	start_list(r, in, now, out);
+}
+
+/* A WatchList was refused, or ended before the bookmark. */
+static void stream_failed(struct reflector *r, const struct reflector_input *in, uint64_t now, bool event,
+	struct reflector_output *out)
+{
+	bool wait = in->code == 0 || in->code == 429 || in->code == 401 || in->code == 403;
+
+	out->actions |= REFLECTOR_RELIST_ABORT;
+	if (no_version(in) && r->list_version[0]) {
+		r->latest = true;
+		start_list(r, in, now, out);
+	} else if (!wait && (in->code == 400 || in->code == 422 || event ||
+				    ++r->failures == REFLECTOR_WATCH_FAILURES)) {
+		list_instead(r, in, now, out);
+	} else {
+		if (in->code == 401)
+			out->actions |= REFLECTOR_REREAD_TOKEN;
+		out->actions |= REFLECTOR_PROBLEM;
+		back_off(r, in, now, false, asked_wait(in));
+	}
 }
 
 /* A watch refused by a status, or ended by an ERROR event with such a code. */
@@ -232,11 +301,26 @@ static void tick(
 		if (r->watch_next)
 			start_watch(r, in, now, out);
 		else
-			start_list(r, now, out);
+			start_list(r, in, now, out);
 		break;
 	case LISTING:
 		out->actions |= REFLECTOR_CANCEL | REFLECTOR_RELIST_ABORT | REFLECTOR_PROBLEM;
 		back_off(r, in, now, false, 0);
+		break;
+	case STREAMING:
+		if (r->opened && now - r->since < REFLECTOR_LIST_LIMIT_MS) {
+			r->late = true;
+			r->deadline = r->since + REFLECTOR_LIST_LIMIT_MS;
+			out->actions |= REFLECTOR_PROBLEM;
+			break;
+		}
+		out->actions |= REFLECTOR_CANCEL | REFLECTOR_RELIST_ABORT;
+		if (r->opened) {
+			list_instead(r, in, now, out);
+		} else {
+			out->actions |= REFLECTOR_PROBLEM;
+			back_off(r, in, now, false, 0);
+		}
 		break;
 	case WATCHING:
 		out->actions |= REFLECTOR_CANCEL;
@@ -247,6 +331,40 @@ static void tick(
 			back_off(r, in, now, true, 0);
 		}
 		break;
+	}
+}
+
+static void opened(struct reflector *r, uint64_t now, struct reflector_output *out)
+{
+	if (r->state != STREAMING && r->state != WATCHING)
+		return;
+	r->opened = true;
+	r->since = now;
+	if (r->state == STREAMING) {
+		r->deadline = now + REFLECTOR_BOOKMARK_LATE_MS;
+		return;
+	}
+	r->deadline = watch_deadline(r);
+	out->actions |= REFLECTOR_HEALTHY;
+}
+
+static void stream_event(
+	struct reflector *r, const struct reflector_input *in, uint64_t now, struct reflector_output *out)
+{
+	uint64_t limit = r->since + REFLECTOR_LIST_LIMIT_MS;
+
+	if (in->event == REFLECTOR_ERROR) {
+		out->actions |= REFLECTOR_CANCEL;
+		stream_failed(r, in, now, true, out);
+	} else if (in->event == REFLECTOR_BOOKMARK && in->initial_end && given(in->version)) {
+		synced(r, in, out);
+		r->state = WATCHING;
+		r->events = 1;
+		r->deadline = watch_deadline(r);
+	} else if (!r->late) {
+		r->deadline = now + REFLECTOR_BOOKMARK_LATE_MS;
+		if (r->deadline > limit)
+			r->deadline = limit;
 	}
 }
 
@@ -273,20 +391,19 @@ void reflector_step(
 		tick(r, in, now, out);
 		break;
 	case REFLECTOR_OPENED:
-		if (r->state != WATCHING)
-			break;
-		r->opened = true;
-		r->since = now;
-		r->deadline = now + (uint64_t)r->timeout_s * 1000 + REFLECTOR_WATCH_SLACK_MS;
-		out->actions |= REFLECTOR_HEALTHY;
+		opened(r, now, out);
 		break;
 	case REFLECTOR_EVENT:
-		if (r->state == WATCHING)
+		if (r->state == STREAMING)
+			stream_event(r, in, now, out);
+		else if (r->state == WATCHING)
 			watch_event(r, in, now, out);
 		break;
 	case REFLECTOR_DONE:
 		if (r->state == LISTING)
 			list_done(r, in, now, out);
+		else if (r->state == STREAMING)
+			stream_failed(r, in, now, false, out);
 		else if (r->state == WATCHING)
 			watch_done(r, in, now, out);
 		break;

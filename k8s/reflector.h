@@ -19,9 +19,24 @@
  * - Once the server said that it does not have that version (410, or 504 with the cause
  *   ResourceVersionTooLarge), it asks for "", a quorum read: at once, and until a list succeeds (client-go).
  * - No limit is asked for. A `continue` is followed, without a resourceVersion. 410 on a later page: one full
- *   list at the version first asked for (client-go, pager.FullListIfExpired).
+ *   list at the version first asked for (client-go, pager.FullListIfExpired); when that one comes in pages that
+ *   expire, too, the next after the backoff.
  * - The replica's swap is atomic: RELIST_BEGIN before the first page, RELIST_END after the last one,
  *   RELIST_ABORT on any failure, and then nothing was removed.
+ *
+ * WATCHLIST, where the owner wants it instead of LIST: a watch with sendInitialEvents=true and
+ * resourceVersionMatch=NotOlderThan, whose stream begins with all objects as ADDED.
+ * - At the version last seen, "" (the latest) before the first and after the server said that it does not have
+ *   that version: 410 or 504 with the cause ResourceVersionTooLarge, asked again at once (client-go).
+ * - RELIST_BEGIN before it, RELIST_END at the bookmark that ends the initial events; the version is the
+ *   bookmark's, those of the events before it are in no order. The same stream goes on as the watch
+ *   (client-go).
+ * - 10 s without an event and without that bookmark are a problem that is told (client-go logs it).
+ * - LIST instead, at once and for good: 400 and 422 (a server that does not know it), an ERROR event before the
+ *   bookmark (500: etcd before 3.5), no bookmark within 90 s; and at the fifth failure in a row of another kind
+ *   (an end before the bookmark, 5xx, a body that is none). client-go lists instead after any of them, tries
+ *   WatchList again at the next relist, and waits for the bookmark as long as the stream lasts.
+ * - no answer, 429, 401, 403: as below.
  *
  * WATCH
  * - From the list's version, with allowWatchBookmarks, timeoutSeconds drawn from [300, 600] (client-go).
@@ -48,8 +63,8 @@
  * answers, so that one that was away for long and comes back (403, then 410) is soon followed again;
  * client-go has one for both.
  *
- * Deadlines: 90 s for a page of a LIST (kube-apiserver ends requests after --request-timeout, 60 s), 60 s for
- * the answer to a WATCH, timeoutSeconds and 30 s for its stream. Dead peers are the transport's business.
+ * Deadlines: 90 s for a page of a LIST (kube-apiserver ends requests after --request-timeout, 60 s) and for the
+ * initial events of a WatchList, 60 s for the answer to a WATCH, timeoutSeconds and 30 s for its stream. Dead peers are the transport's business.
  */
 #define REFLECTOR_BACKOFF_MIN_MS 800
 #define REFLECTOR_BACKOFF_MAX_MS 30000
@@ -62,6 +77,7 @@
 #define REFLECTOR_ANSWER_LIMIT_MS 60000
 #define REFLECTOR_WATCH_SLACK_MS 30000
 #define REFLECTOR_WATCH_FAILURES 5
+#define REFLECTOR_BOOKMARK_LATE_MS 10000
 
 enum reflector_input_kind {
 	REFLECTOR_TICK,   /* the deadline has come (earlier ticks do nothing), or the start */
@@ -88,6 +104,8 @@ struct reflector_input {
 	unsigned code;
 	bool version_too_large; /* with 504: the Status has the cause ResourceVersionTooLarge */
 	unsigned retry_after_s; /* 0: none */
+	/* EVENT BOOKMARK: has the annotation k8s.io/initial-events-end: "true" */
+	bool initial_end;
 	/* DONE with 200 */
 	bool cut;      /* the transport failed within the body */
 	bool bad_body; /* the body was not JSON of the right shape, or too large */
@@ -103,13 +121,15 @@ enum reflector_action {            /* done in this order */
 	REFLECTOR_RELIST_END = 1 << 2,
 	REFLECTOR_RELIST_BEGIN = 1 << 3,
 	REFLECTOR_REREAD_TOKEN = 1 << 4,
-	REFLECTOR_SEND = 1 << 5,    /* 'request' */
-	REFLECTOR_HEALTHY = 1 << 6, /* whatever problem was reported is over */
-	REFLECTOR_PROBLEM = 1 << 7, /* the input was a failure that an operator should know of */
+	REFLECTOR_SEND = 1 << 5,         /* 'request' */
+	REFLECTOR_HEALTHY = 1 << 6,      /* whatever problem was reported is over */
+	REFLECTOR_PROBLEM = 1 << 7,      /* the input was a failure that an operator should know of */
+	REFLECTOR_NO_WATCHLIST = 1 << 8, /* the input was why there will be lists instead from now on */
 };
 
 struct reflector_request {
 	bool watch;
+	bool initial_events; /* watch: a WatchList */
 	const char *version; /* resourceVersion; "" sends none. NULL: none, this continues a list. Valid until
 				the next step */
 	const char *cont;    /* continue, or NULL */
@@ -126,8 +146,11 @@ struct reflector_output {
 
 struct reflector;
 
-/* 'field_selector': the resource has one to be sent until refused. The first TICK sends the first LIST. */
-struct reflector *reflector_new(bool field_selector);
+/*
+ * 'field_selector': the resource has one to be sent until refused. 'watchlist': WatchList instead of LIST until
+ * refused. The first TICK sends the first request.
+ */
+struct reflector *reflector_new(bool field_selector, bool watchlist);
 void reflector_free(struct reflector *r);
 /* 'now' in milliseconds, never going back. Fills '*out'. */
 void reflector_step(

@@ -79,10 +79,13 @@ int source_patch(
 int manifest_source_new(struct event_base *base, struct cluster *cluster, const char *path,
 	const struct source_callbacks *cb, struct source **ret, struct error *err);
 
+/* Where endpoints come from. AUTO: EndpointSlices, or core/v1 Endpoints where the server has none. */
+enum endpoints_mode { ENDPOINTS_AUTO, ENDPOINTS_SLICES, ENDPOINTS_ENDPOINTS, ENDPOINTS_OFF };
+
 struct api_options {
-	const char
-		*kubeconfig;  /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
-	bool endpoint_slices; /* false: not watched */
+	const char *kubeconfig; /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
+	enum endpoints_mode endpoints;
+	bool watchlist; /* WatchList instead of LIST, where the server can (k8s/reflector.h) */
 };
 int api_source_new(struct event_base *base, struct cluster *cluster, const struct api_options *options,
 	const struct source_callbacks *cb, struct source **ret, struct error *err);

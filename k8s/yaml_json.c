@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "k8s/yaml_json.h"
+#include "base/mem.h"
+#include "k8s/json_tree.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -41,7 +43,7 @@ static struct json_object *integer(const char *s)
 		return NULL;
 	errno = 0;
 	v = strtoll(s, NULL, base);
-	return errno ? NULL : json_object_new_int64(v);
+	return errno ? NULL : xcheck(json_object_new_int64(v));
 }
 
 /* [-+]? ( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )? of YAML 1.2, 10.3.2. */
@@ -67,7 +69,7 @@ static struct json_object *fraction(const char *s)
 	} else if (*p) {
 		return NULL;
 	}
-	return json_object_new_double(strtod(s, NULL));
+	return xcheck(json_object_new_double(strtod(s, NULL)));
 }
 
 static struct json_object *scalar(const struct yaml_node *node)
@@ -79,14 +81,14 @@ static struct json_object *scalar(const struct yaml_node *node)
 		return NULL;
 	if (!node->quoted) {
 		if (is_one_of(s, "true", "True", "TRUE"))
-			return json_object_new_boolean(1);
+			return xcheck(json_object_new_boolean(1));
 		if (is_one_of(s, "false", "False", "FALSE"))
-			return json_object_new_boolean(0);
+			return xcheck(json_object_new_boolean(0));
 		o = integer(s);
 		if (!o)
 			o = fraction(s);
 	}
-	return o ? o : json_object_new_string(s);
+	return o ? o : xcheck(json_object_new_string(s));
 }
 
 struct json_object *yaml_to_json(const struct yaml_node *node)
@@ -97,14 +99,14 @@ struct json_object *yaml_to_json(const struct yaml_node *node)
 	case YAML_SCALAR:
 		return scalar(node);
 	case YAML_MAPPING:
-		o = json_object_new_object();
+		o = xcheck(json_object_new_object());
 		for (size_t i = 0; i < node->n; i++)
-			json_object_object_add(o, node->pairs[i].key, yaml_to_json(node->pairs[i].value));
+			json_tree_set(o, node->pairs[i].key, yaml_to_json(node->pairs[i].value));
 		return o;
 	default:
-		o = json_object_new_array();
+		o = xcheck(json_object_new_array());
 		for (size_t i = 0; i < node->n; i++)
-			json_object_array_add(o, yaml_to_json(node->items[i]));
+			json_tree_append(o, yaml_to_json(node->items[i]));
 		return o;
 	}
 }

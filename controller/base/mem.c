@@ -7,46 +7,50 @@
 #include <string.h>
 #include <unistd.h>
 
-static void *check(void *p)
+void out_of_memory(void)
 {
-	if (!p) {
-		static const char msg[] = "slipstream: out of memory (raise the memory limit)\n";
-		ssize_t ignored = write(STDERR_FILENO, msg, sizeof(msg) - 1);
+	static const char msg[] = "slipstream: out of memory (raise the memory limit)\n";
+	ssize_t ignored = write(STDERR_FILENO, msg, sizeof(msg) - 1);
 
-		(void)ignored;
-		abort();
-	}
+	(void)ignored;
+	abort();
+}
+
+void *xcheck(void *p)
+{
+	if (!p)
+		out_of_memory();
 	return p;
 }
 
 void *xmalloc(size_t size)
 {
-	return check(malloc(size ? size : 1));
+	return xcheck(malloc(size ? size : 1));
 }
 
 void *xcalloc(size_t n, size_t size)
 {
-	return check(calloc(n ? n : 1, size ? size : 1));
+	return xcheck(calloc(n ? n : 1, size ? size : 1));
 }
 
 void *xrealloc(void *p, size_t size)
 {
-	return check(realloc(p, size ? size : 1));
+	return xcheck(realloc(p, size ? size : 1));
 }
 
 void *xreallocarray(void *p, size_t n, size_t size)
 {
-	return check(reallocarray(p, n ? n : 1, size ? size : 1));
+	return xcheck(reallocarray(p, n ? n : 1, size ? size : 1));
 }
 
 char *xstrdup(const char *s)
 {
-	return check(strdup(s));
+	return xcheck(strdup(s));
 }
 
 char *xstrndup(const char *s, size_t n)
 {
-	return check(strndup(s, n));
+	return xcheck(strndup(s, n));
 }
 
 char *xasprintf(const char *fmt, ...)
@@ -58,7 +62,7 @@ char *xasprintf(const char *fmt, ...)
 	if (vasprintf(&s, fmt, ap) < 0)
 		s = NULL;
 	va_end(ap);
-	return check(s);
+	return xcheck(s);
 }
 
 void *xmemdup(const void *p, size_t size)

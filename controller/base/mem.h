@@ -20,6 +20,9 @@ char *xstrdup(const char *s) __attribute__((malloc, returns_nonnull));
 char *xstrndup(const char *s, size_t n) __attribute__((malloc, returns_nonnull));
 char *xasprintf(const char *fmt, ...) __attribute__((format(printf, 1, 2), returns_nonnull));
 void *xmemdup(const void *p, size_t size) __attribute__((malloc, returns_nonnull));
+/* For what a library allocates: 'p', unless that is NULL; and the end itself. */
+void *xcheck(void *p) __attribute__((returns_nonnull));
+void out_of_memory(void) __attribute__((noreturn));
 
 /*
  * Makes room for one more in the array 'p' of 'n' elements with capacity 'cap' (all three lvalues) and yields a zeroed

@@ -1,11 +1,14 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cluster ring: a real etcd and kube-apiserver on this machine; in a guest of the lab two nodes with a real kube-proxy
-each (nftables mode on n1, iptables mode on n2) and slipstream, driven by kubectl alone.
+"""The cluster ring: a real etcd and kube-apiserver on this machine, in two parts.
 
-Outside it builds Kubernetes' programs (`build`), starts the control plane (`control`) and boots the guest; inside (--guest)
-it runs the tests of test_*.py in this folder. Controls as in the lab ring; `cut` drops the agents' packets to the API server
-after their first sync.
+`client`: what becomes of the agent's watches and credentials when an API server restarts, forgets, refuses or falls silent;
+in a network namespace of its own (client/).
+
+`guest`: in a guest of the lab two nodes with a real kube-proxy each (nftables mode on n1, iptables mode on n2) and
+slipstream, driven by kubectl alone. Outside, this builds Kubernetes' programs (`build`), starts the control plane
+(`control`) and boots the guest; inside (--guest) it runs the tests of test_*.py in this folder. Controls as in the lab ring;
+`cut` drops the agents' packets to the API server after their first sync.
 """
 import argparse
 import collections
@@ -36,9 +39,10 @@ NETWORK = "-nic user,model=virtio-net-pci,net=172.31.255.0/24,host=172.31.255.2,
 
 def parse(argv):
     p = argparse.ArgumentParser(prog="tests/cluster/run", description="slipstream's cluster ring: a real API server and real kube-proxies drive it.")
+    p.add_argument("--part", choices=("client", "guest"), help="default: both")
     p.add_argument("--kernel", default="trixie", choices=lab.KERNELS)
     p.add_argument("--control", choices=("agent",) + lab.CONTROLS, action="append", help="default: the agent, then the smoke set under `none` and `cut`")
-    p.add_argument("--full", action="store_true", help="the controls run every test, not only the smoke set")
+    p.add_argument("--full", action="store_true", help="the client part with what takes minutes (a large cluster); the controls run every test, not only the smoke set")
     p.add_argument("-k", metavar="TEXT", help="only tests with TEXT (a regular expression) in their name")
     p.add_argument("--build", default=os.path.join(TOP, "build"), metavar="DIR", help="where slipstream is (default: build)")
     p.add_argument("-v", action="store_true", help="everything the guest prints")
@@ -70,11 +74,40 @@ class Kubectl(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps({"status": p.returncode, "stdout": p.stdout, "stderr": p.stderr}).encode() + b"\n")
 
 
+def results_of(argv, title, args, env=None):
+    """Runs it, prints what its tests say, counts them: PASS, FAIL, SKIP."""
+    results, done = collections.Counter(), False
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as p:
+        try:
+            for line in p.stdout:
+                line = line.rstrip()
+                m = re.match(r"lab-(PASS|FAIL|SKIP|DONE|    ) ?(.*)", line)
+                if m and m.group(1) == "DONE":
+                    done = True
+                elif m and m.group(1).strip():
+                    results[m.group(1)] += 1
+                if m or args.v:
+                    print(f"{title}: {line[4:] if m else line}", flush=True)
+        finally:
+            p.terminate()
+    if not done:
+        results["FAIL"] += 1
+        print(f"{title}: FAIL ended before its tests did (-v shows what it printed)")
+    return results
+
+
+def client(args):
+    """The client part, without a guest."""
+    argv = ["unshare", "--net", sys.executable, "-B", os.path.join(HERE, "client", "client.py"), os.path.abspath(args.build),
+            "all" if args.full else "smoke"] + ([args.k] if args.k else [])
+    subprocess.run(("cmake", "--build", args.build, "--target", "replica"), check=True, stdout=subprocess.DEVNULL)
+    return results_of(argv, "cluster/client", args)
+
+
 def boot(args, folder, control, chosen, port):
     """One control plane and one guest; Counter of the results."""
     title = f"cluster/{args.kernel}" + ("" if control == "agent" else f"/{control}")
     began = time.monotonic()
-    results, done = collections.Counter(), False
     with tempfile.TemporaryDirectory(prefix="slipstream-cp-") as parent:
         state = os.path.join(parent, "cp")
         env = dict(os.environ, CP_PORT=str(port), CP_ETCD=str(port + 1), MEM="3072", NET=NETWORK,
@@ -86,40 +119,30 @@ def boot(args, folder, control, chosen, port):
         try:
             argv = [os.path.join(LAB, "vm"), folder, os.path.join(HERE, "ring.py"), "--guest", args.kernel, control,
                     os.path.abspath(args.build), state, str(relay.server_address[1]), chosen] + (["-k", args.k] if args.k else [])
-            with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as p:
-                for line in p.stdout:
-                    line = line.rstrip()
-                    m = re.match(r"lab-(PASS|FAIL|SKIP|DONE|    ) ?(.*)", line)
-                    if m and m.group(1) == "DONE":
-                        done = True
-                    elif m and m.group(1).strip():
-                        results[m.group(1)] += 1
-                    if m or args.v:
-                        print(f"{title}: {line[4:] if m else line}", flush=True)
+            results = results_of(argv, title, args, env)
         finally:
             relay.shutdown()
             subprocess.run((os.path.join(HERE, "control"), "down", state), env=env, check=False)
-    if not done:
-        results["FAIL"] += 1
-        print(f"{title}: FAIL the guest ended before its tests did (-v shows what it printed)")
     print(f"{title}: {results['PASS']} of {sum(results.values())} in {time.monotonic() - began:.0f} s", flush=True)
     return results
 
 
 def outside(args):
     subprocess.run((os.path.join(HERE, "build"),), check=True)
-    there = lab.prepare(args, (args.kernel,))
-    if args.kernel not in there:
-        print("0 passed, 0 failed, 1 skipped")
-        return 1
     program = os.path.join(args.build, "slipstream")
     if not os.access(program, os.X_OK) and args.control != ["none"]:
         print(f"cluster: no {program} (build it, or name its folder with --build)")
         return 1
     total = collections.Counter()
-    for control in args.control or ["agent", "none", "cut"]:
-        smoke = control != "agent" and not args.control and not args.full
-        total += boot(args, there[args.kernel], control, "smoke" if smoke else "all", free_ports())
+    if args.part != "guest" and not args.control:
+        total += client(args)
+    if args.part != "client":
+        there = lab.prepare(args, (args.kernel,))
+        if args.kernel not in there:
+            total["SKIP"] += 1
+        for control in args.control or ["agent", "none", "cut"] if there else []:
+            smoke = control != "agent" and not args.control and not args.full
+            total += boot(args, there[args.kernel], control, "smoke" if smoke else "all", free_ports())
     print(f"{total['PASS']} passed, {total['FAIL']} failed, {total['SKIP']} skipped")
     return 0 if total["PASS"] and not total["FAIL"] else 1
 

@@ -7,6 +7,9 @@ import os
 from topology import NODES, NODE_INDEX, PORT, node_ips, pod_cidrs
 
 
+FAMILIES = ("IPv4", "IPv6")
+
+
 @dataclasses.dataclass
 class Service:
     name: str
@@ -16,6 +19,7 @@ class Service:
     external_ip: bool = False
     local: bool = True  # externalTrafficPolicy
     annotations: dict = dataclasses.field(default_factory=dict)
+    families: tuple = (0, 1)  # of the manifests; the NAT has both
 
     @property
     def cluster_ips(self):
@@ -41,19 +45,22 @@ class Service:
     def manifest(self):
         ports = [{"name": p.lower(), "protocol": p, "port": 80, "targetPort": PORT, "nodePort": self.node_port}
                  for p in ("TCP", "UDP")]
-        spec = {"type": "LoadBalancer" if self.lb else "NodePort", "clusterIP": self.cluster_ips[0],
-                "clusterIPs": list(self.cluster_ips), "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
+        ips = [self.cluster_ips[v] for v in self.families]
+        spec = {"type": "LoadBalancer" if self.lb else "NodePort", "clusterIP": ips[0], "clusterIPs": ips,
+                "ipFamilies": [FAMILIES[v] for v in self.families],
+                "ipFamilyPolicy": "RequireDualStack" if len(ips) == 2 else "SingleStack",
                 "externalTrafficPolicy": "Local" if self.local else "Cluster", "ports": ports}
         if self.external_ip:
-            spec["externalIPs"] = list(self.external_ips)
-        status = {"loadBalancer": {"ingress": [{"ip": a} for a in self.lb_ips]} if self.lb else {}}
+            spec["externalIPs"] = [self.external_ips[v] for v in self.families]
+        status = {"loadBalancer": {"ingress": [{"ip": self.lb_ips[v]} for v in self.families]} if self.lb else {}}
         return {"apiVersion": "v1", "kind": "Service", "spec": spec, "status": status,
                 "metadata": {"name": self.name, "namespace": "default", "annotations": self.annotations}}
 
     def slices(self):
         if not self.endpoint:
             return
-        for v, family in enumerate(("IPv4", "IPv6")):
+        for v in self.families:
+            family = FAMILIES[v]
             yield {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
                    "metadata": {"name": f"{self.name}-{family.lower()}", "namespace": "default",
                                 "labels": {"kubernetes.io/service-name": self.name}},
@@ -69,14 +76,15 @@ def default_services(pods):
             Service("plain", 13, pods["p11"])]  # its addresses answer, but the API has only cluster IP and node port
 
 
-def nodes(kind, gateway_mac):
+def nodes(kind, gateway_mac, families=(0, 1)):
     for node in NODES:
         a = {}
+        ips, cidrs = ([of(node)[v] for v in families] for of in (node_ips, pod_cidrs))
         if kind == "antrea":
-            a = {"node.antrea.io/mac-address": gateway_mac(node), "node.antrea.io/transport-addresses": ",".join(node_ips(node))}
+            a = {"node.antrea.io/mac-address": gateway_mac(node), "node.antrea.io/transport-addresses": ",".join(ips)}
         yield {"apiVersion": "v1", "kind": "Node", "metadata": {"name": node, "annotations": a},
-               "spec": {"podCIDR": pod_cidrs(node)[0], "podCIDRs": list(pod_cidrs(node))},
-               "status": {"addresses": [{"type": "InternalIP", "address": x} for x in node_ips(node)] +
+               "spec": {"podCIDR": cidrs[0], "podCIDRs": cidrs},
+               "status": {"addresses": [{"type": "InternalIP", "address": x} for x in ips] +
                           [{"type": "Hostname", "address": node}]}}
 
 
@@ -102,12 +110,17 @@ class Cluster:
     def __init__(self, folder, topology):
         self.folder, self.topology = folder, topology
         os.makedirs(folder, exist_ok=True)
-        self.write_file("nodes.yaml", "---\n".join(yaml(n) for n in nodes(topology.kind, topology.gateway_mac)))
         self.services = []
+        self.set_nodes()
         self.reset()
 
     def reset(self):
         self.set(default_services(self.topology.pods))
+
+    def set_nodes(self, families=(0, 1)):
+        """The Nodes, with addresses of these families."""
+        kind, mac = self.topology.kind, self.topology.gateway_mac
+        self.write_file("nodes.yaml", "---\n".join(yaml(n) for n in nodes(kind, mac, families)))
 
     def set(self, services):
         """These Services from now on, in the manifests and in the NAT. Returns whether anything differed."""

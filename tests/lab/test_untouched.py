@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What must not be offloaded, and works: switched off, excluded, foreign, or a trap that a bare `flow add` falls into."""
+import dataclasses
 import re
 
 from lab import lab_test
-from topology import PORT, WORLD, ip, nft, run, sysctl
+from topology import NODES, PORT, WORLD, ip, nft, run, sysctl
 
 
 def config(lab, text, node="n1"):
@@ -185,14 +186,56 @@ def test_same_bridge_service(lab, v):
     lab.accelerated("p12", lab.cluster.service("local").cluster_ips[v], 80, {"pod-to-service": 1})
 
 
-@lab_test(topologies="bridge", families=True)
+@lab_test(topologies="bridge", fails="none", families=True)
 def test_hairpin(lab, v):
-    """A pod that reaches itself through its Service."""
-    lab.client("p11", "send 200000", lab.cluster.service("local").cluster_ips[v], 80)
-    lab.client("p11", "rr 200", lab.cluster.service("local").cluster_ips[v], 80)
+    """A pod that reaches itself through its Service: translated twice, so routed, so offloaded."""
+    lab.accelerated("p11", lab.cluster.service("local").cluster_ips[v], 80, {"pod-to-service": 1})
 
 
-@lab_test(topologies="routed", families=True)
+@lab_test(topologies="routed", fails="static", families=True)
 def test_pods_of_one_node(lab, v):
     """Routed pods of one node: no uplink is involved, so it is not ours; works."""
-    lab.client("p12", "send 200000", lab.pods["p11"].ips[v], PORT)
+    lab.not_accelerated("p12", lab.pods["p11"].ips[v], PORT)
+
+
+@lab_test(topologies="bridge", fails="none")
+def test_untracked(lab):
+    """NOTRACK keeps a pod's connections out of conntrack, and so out of any flowtable; they work, and others are offloaded."""
+    for node in NODES:
+        nft(node, """table ip untracked {
+            chain prerouting { type filter hook prerouting priority raw; ip saddr %s notrack; ip daddr %s notrack; }
+        }""" % ((lab.pods["p12"].ips[0],) * 2))
+        lab.later(lambda node=node: run(node, "nft", "delete", "table", "ip", "untracked"))
+    address = lab.pods["p21"].ips[0]
+    before, slow = lab.inserts("n1"), lab.slow_packets("n1")
+    lab.client("p12", "send 200000", address, PORT)
+    c = lab.open("p12", address, PORT)
+    c.rr(200)
+    assert not any(f"sport={c.port} " in x for x in lab.conntrack("n1")), "tracked: the test tests nothing"
+    slow = lab.slow_packets("n1") - slow
+    assert slow >= 400, f"only {slow} packets of 200 round trips on the slow path"
+    c.close()
+    lab.check_inserts("n1", before, {})
+    lab.accelerated("p11", address, PORT, {"pod-to-pod": 1})
+
+
+@lab_test(topologies="bridge routed", fails="none static")
+def test_ipv6_only_cluster(lab):
+    """Nodes, Services and pods' networks that are IPv6 alone: all of theirs is offloaded; IPv4 has a meaning to the node only, and
+    networks of its own stay as they are."""
+    ns, _ = foreign_network(lab, "docker")
+    lab.cluster.set_nodes(families=(1,))
+    lab.later(lab.dirty)
+    lab.later(lab.cluster.set_nodes)
+    lab.cluster.set([dataclasses.replace(s, families=(1,)) for s in lab.cluster.services])
+    for node in NODES:
+        lab.agent(node)
+    lab.accelerated("p11", lab.pods["p21"].ips[1], PORT, {"pod-to-pod": 1}, content=False)
+    lab.accelerated("c", lab.cluster.service("local").lb_ips[1], 80, {"external-to-loadbalancer": 1}, content=False)
+    lab.not_accelerated(ns, WORLD[0], PORT, content=False)
+    if lab.agents:
+        text = run("n1", "nft", "list", "table", "inet", "slipstream")
+        inside = {name: re.findall(r"(?:\d+\.){3}\d+", body) for name, body in re.findall(r"set (\S+) \{(.*?)\n\t\}", text, re.S)}
+        assert "loadbalancer-ips6" in inside, f"no sets read: {list(inside)}"
+        inside = {name: found for name, found in inside.items() if found and name != "node-addresses4"}
+        assert not inside, f"IPv4 addresses in {inside}"

@@ -12,12 +12,14 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 /*
  * A scripted API server on 127.0.0.1, plain HTTP/1.1, on the test's own loop. An answer is sent to the
- * requests whose head contains 'match', 'times' times, the first that fits; without one lists are empty, at
- * version 10, and watches stay open and silent.
+ * requests whose head (and body, when Content-Length says that there is one) contains 'match', 'times' times, the first
+ * that fits; without one lists are empty, at version 10, and watches stay open and silent.
  */
 struct answer {
 	const char *match;
@@ -26,8 +28,26 @@ struct answer {
 	const char *status;    /* "200 OK"; NULL: closes without a word */
 	const char *headers;   /* more of them, each with its \r\n, or NULL */
 	const char *body;
-	bool open;  /* leaves the connection open behind the body: a watch */
-	size_t cut; /* sends only so many bytes of head and body, then closes; 0: all */
+	bool open;       /* leaves the connection open behind the body: a watch */
+	size_t cut;      /* sends only so many bytes of head and body, then closes; 0: all */
+	size_t pause;    /* sends so many bytes first, the others when the client has had time to read them */
+	const char *raw; /* head and body as they are, instead of all that */
+	size_t raw_len;
+	/* Adds more of the body, some 10 KB, whenever the last has been sent; 'done' is what it has been called for
+	 * so far. False: that was the end, and the connection is closed. */
+	bool (*more)(struct evbuffer *out, unsigned done);
+};
+
+struct api_server;
+
+struct api_conn {
+	struct api_server *s;
+	struct bufferevent *b;
+	struct strbuf rest; /* behind a pause */
+	struct event *timer;
+	bool close; /* when all is sent */
+	bool (*more)(struct evbuffer *out, unsigned done);
+	unsigned done;
 };
 
 struct api_server {
@@ -36,101 +56,179 @@ struct api_server {
 	unsigned short port;
 	struct answer *answers;
 	size_t n_answers;
-	struct strbuf log; /* all heads */
+	struct strbuf log; /* all requests */
 	unsigned requests;
-	bool failed;     /* an answer could not be sent */
+	bool failed;     /* there were too many connections */
 	unsigned closed; /* connections that the client has closed */
-	struct bufferevent *open[64];
+	struct api_conn *open[64];
 	size_t n_open;
 };
 
-static inline void api_server_forget(struct api_server *s, struct bufferevent *b)
+static inline void api_server_forget(struct api_conn *c)
 {
+	struct api_server *s = c->s;
+
 	for (size_t i = 0; i < s->n_open; i++)
-		if (s->open[i] == b)
+		if (s->open[i] == c)
 			s->open[i--] = s->open[--s->n_open];
-	bufferevent_free(b);
+	bufferevent_free(c->b);
+	if (c->timer)
+		event_free(c->timer);
+	strbuf_done(&c->rest);
+	free(c);
 }
 
 static inline void api_server_event(struct bufferevent *b, short what, void *arg)
 {
-	struct api_server *s = arg;
+	struct api_conn *c = arg;
 
+	(void)b;
 	(void)what;
-	s->closed++;
-	api_server_forget(s, b);
+	c->s->closed++;
+	api_server_forget(c);
+}
+
+/* All was sent. */
+static inline void api_server_written(struct bufferevent *b, void *arg)
+{
+	struct api_conn *c = arg;
+
+	if (c->more) {
+		if (c->more(bufferevent_get_output(b), c->done++))
+			return;
+		c->more = NULL;
+		c->close = true;
+		if (evbuffer_get_length(bufferevent_get_output(b)))
+			return;
+	}
+	if (c->close && !c->rest.len)
+		shutdown(bufferevent_getfd(b), SHUT_WR);
+}
+
+static inline void api_server_go_on(evutil_socket_t fd, short events, void *arg)
+{
+	struct api_conn *c = arg;
+
+	(void)fd;
+	(void)events;
+	bufferevent_write(c->b, c->rest.data, c->rest.len);
+	strbuf_clear(&c->rest);
+}
+
+static inline const struct answer *api_server_find(struct api_server *s, const char *request)
+{
+	for (size_t i = 0; i < s->n_answers; i++) {
+		struct answer *a = &s->answers[i];
+
+		if (!a->times || !strstr(request, a->match) ||
+			(a->match_too && !strstr(request, a->match_too)))
+			continue;
+		if (a->times > 0)
+			a->times--;
+		return a;
+	}
+	return NULL;
+}
+
+static inline void api_server_answer(struct api_conn *c, const struct answer *a)
+{
+	struct timeval later = {.tv_usec = 2000};
+	struct strbuf out = {0};
+	size_t len;
+
+	if (a->raw) {
+		strbuf_add(&out, a->raw, a->raw_len);
+	} else {
+		strbuf_printf(&out, "HTTP/1.1 %s\r\nContent-Type: application/json\r\n%s", a->status,
+			a->headers ? a->headers : "");
+		if (a->open || a->more)
+			strbuf_puts(&out, "\r\n");
+		else
+			strbuf_printf(&out, "Content-Length: %zu\r\n\r\n", strlen(a->body));
+		strbuf_puts(&out, a->body ? a->body : "");
+	}
+	len = a->cut && a->cut < out.len ? a->cut : out.len;
+	c->close = a->cut != 0;
+	c->more = a->more;
+	c->done = 0;
+	if (a->pause && a->pause < len) {
+		strbuf_clear(&c->rest);
+		strbuf_add(&c->rest, out.data + a->pause, len - a->pause);
+		len = a->pause;
+		if (!c->timer)
+			c->timer = evtimer_new(c->s->base, api_server_go_on, c);
+		event_add(c->timer, &later);
+	}
+	bufferevent_write(c->b, out.data, len);
+	strbuf_done(&out);
+}
+
+/* Takes the first whole request out of 'in'; NULL when there is none yet. */
+static inline char *api_server_request(struct evbuffer *in)
+{
+	struct evbuffer_ptr end = evbuffer_search(in, "\r\n\r\n", 4, NULL);
+	size_t len = end.pos < 0 ? 0 : (size_t)end.pos + 4;
+	CLEANUP_FREE char *head = xcalloc(1, len + 1);
+	const char *length;
+	char *request;
+
+	evbuffer_copyout(in, head, len);
+	length = strcasestr(head, "\r\nContent-Length:");
+	if (length)
+		len += strtoul(length + 17, NULL, 10);
+	if (!len || evbuffer_get_length(in) < len)
+		return NULL;
+	request = xcalloc(1, len + 1);
+	evbuffer_remove(in, request, len);
+	return request;
 }
 
 static inline void api_server_read(struct bufferevent *b, void *arg)
 {
-	struct api_server *s = arg;
-	struct evbuffer *in = bufferevent_get_input(b);
-	struct evbuffer_ptr end = evbuffer_search(in, "\r\n\r\n", 4, NULL);
-	const struct answer *found = NULL;
+	struct api_conn *c = arg;
+	struct api_server *s = c->s;
+	CLEANUP_FREE char *request = api_server_request(bufferevent_get_input(b));
 	struct answer standard = {.status = "200 OK"};
-	CLEANUP_FREE char *head = NULL;
-	struct strbuf out = {0};
-	size_t len;
+	const struct answer *found;
 
-	if (end.pos < 0)
+	if (!request)
 		return;
-	head = xcalloc(1, (size_t)end.pos + 5);
-	evbuffer_remove(in, head, (size_t)end.pos + 4);
 	s->requests++;
-	strbuf_puts(&s->log, head);
-	for (size_t i = 0; i < s->n_answers && !found; i++) {
-		struct answer *a = &s->answers[i];
-
-		if (!a->times || !strstr(head, a->match) || (a->match_too && !strstr(head, a->match_too)))
-			continue;
-		if (a->times > 0)
-			a->times--;
-		found = a;
-	}
+	strbuf_puts(&s->log, request);
+	found = api_server_find(s, request);
 	if (!found) {
-		standard.open = strstr(head, "watch=true") != NULL;
+		standard.open = strstr(request, "watch=true") != NULL;
 		standard.body = standard.open ? ""
 					      : "{\"kind\":\"List\",\"metadata\":{\"resourceVersion\":\"10\"}"
 						",\"items\":[]}";
 		found = &standard;
 	}
-	if (!found->status) {
-		api_server_forget(s, b);
-		return;
-	}
-	strbuf_printf(&out, "HTTP/1.1 %s\r\nContent-Type: application/json\r\n%s", found->status,
-		found->headers ? found->headers : "");
-	if (found->open)
-		strbuf_puts(&out, "\r\n");
+	if (found->status || found->raw)
+		api_server_answer(c, found);
 	else
-		strbuf_printf(&out, "Content-Length: %zu\r\n\r\n", strlen(found->body));
-	strbuf_puts(&out, found->body);
-	len = found->cut && found->cut < out.len ? found->cut : out.len;
-	/* Straight to the socket, whose buffer is larger than any answer here: it is all there before the
-	 * end. */
-	if (send(bufferevent_getfd(b), out.data, len, MSG_NOSIGNAL) != (ssize_t)len)
-		s->failed = true;
-	if (found->cut)
-		shutdown(bufferevent_getfd(b), SHUT_WR);
-	strbuf_done(&out);
+		api_server_forget(c);
 }
 
 static inline void api_server_accept(
 	struct evconnlistener *l, evutil_socket_t fd, struct sockaddr *from, int len, void *arg)
 {
 	struct api_server *s = arg;
-	struct bufferevent *b = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
+	struct api_conn *c;
 
 	(void)l;
 	(void)from;
 	(void)len;
 	if (s->n_open == ARRAY_SIZE(s->open)) {
-		bufferevent_free(b);
+		s->failed = true;
+		evutil_closesocket(fd);
 		return;
 	}
-	s->open[s->n_open++] = b;
-	bufferevent_setcb(b, api_server_read, NULL, api_server_event, s);
-	bufferevent_enable(b, EV_READ | EV_WRITE);
+	c = xcalloc(1, sizeof(*c));
+	c->s = s;
+	c->b = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
+	s->open[s->n_open++] = c;
+	bufferevent_setcb(c->b, api_server_read, api_server_written, api_server_event, c);
+	bufferevent_enable(c->b, EV_READ | EV_WRITE);
 }
 
 /* 's->base' is set; port 0: any. False when the port cannot be had. */
@@ -156,7 +254,7 @@ static inline void api_server_stop(struct api_server *s)
 		evconnlistener_free(s->listener);
 	s->listener = NULL;
 	while (s->n_open)
-		api_server_forget(s, s->open[0]);
+		api_server_forget(s->open[0]);
 }
 
 #endif

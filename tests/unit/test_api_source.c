@@ -1,152 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "api_server.h"
-#include "base/mem.h"
-#include "k8s/source.h"
-
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-/* One source against one scripted server. */
-struct fixture {
-	struct api_server server;
-	struct cluster *cluster;
-	struct source *source;
-	unsigned changes;
-	unsigned problems;
-	struct error last;
-	void (*on_problem)(struct fixture *f);
-};
-
-static char folder[] = "/tmp/slipstream-api-XXXXXX";
-
-static char *file_path(const char *name)
-{
-	return xasprintf("%s/%s", folder, name);
-}
-
-static void write_file(const char *name, const char *text)
-{
-	CLEANUP_FREE char *path = file_path(name);
-	FILE *f = fopen(path, "we");
-
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-}
-
-static void changed(void *arg)
-{
-	struct fixture *f = arg;
-
-	f->changes++;
-}
-
-static void problem(void *arg, const struct error *err)
-{
-	struct fixture *f = arg;
-
-	f->problems++;
-	f->last = *err;
-	if (f->on_problem)
-		f->on_problem(f);
-}
-
-static void connect_source(struct fixture *f)
-{
-	CLEANUP_FREE char *path = file_path("config");
-	CLEANUP_FREE char *text =
-		xasprintf("current-context: c\n"
-			  "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
-			  "clusters: [{name: k, cluster: {server: 'http://127.0.0.1:%u'}}]\n"
-			  "users: [{name: u, user: {tokenFile: token}}]\n",
-			f->server.port);
-	struct api_options options = {.kubeconfig = path, .endpoint_slices = true};
-	struct source_callbacks cb = {changed, problem, f};
-	struct error err;
-
-	write_file("config", text);
-	write_file("token", "one\n");
-	f->cluster = cluster_new();
-	if (api_source_new(f->server.base, f->cluster, &options, &cb, &f->source, &err))
-		fail_msg("%s", error_text(&err));
-}
-
-static void start(struct fixture *f, struct answer *answers, size_t n)
-{
-	memset(f, 0, sizeof(*f));
-	f->server.base = event_base_new();
-	f->server.answers = answers;
-	f->server.n_answers = n;
-	assert_true(api_server_listen(&f->server, 0));
-	connect_source(f);
-}
-
-static void finish(struct fixture *f)
-{
-	source_free(f->source);
-	cluster_free(f->cluster);
-	api_server_stop(&f->server);
-	strbuf_done(&f->server.log);
-	event_base_free(f->server.base);
-}
-
-static void nothing(evutil_socket_t fd, short events, void *arg)
-{
-	(void)fd;
-	(void)events;
-	*(bool *)arg = true;
-}
-
-/* Runs the loop until 'condition' or for so long. Returns the condition. */
-#define RUN_UNTIL(f, ms, condition)                                                                          \
-	({                                                                                                   \
-		struct timeval tv_ = {(ms) / 1000, (ms) % 1000 * 1000};                                      \
-		bool over_ = false;                                                                          \
-		struct event *limit_ = evtimer_new((f)->server.base, nothing, &over_);                       \
-                                                                                                             \
-		event_add(limit_, &tv_);                                                                     \
-		while (!over_ && !(condition))                                                               \
-			event_base_loop((f)->server.base, EVLOOP_ONCE);                                      \
-		event_free(limit_);                                                                          \
-		(condition);                                                                                 \
-	})
-
-static struct source_status status_of(const struct fixture *f)
-{
-	struct source_status s;
-
-	source_status(f->source, &s);
-	return s;
-}
-
-static unsigned count(const char *text, const char *what)
-{
-	unsigned n = 0;
-
-	for (; text && (text = strstr(text, what)); text += strlen(what))
-		n++;
-	return n;
-}
-
-#define SERVICE(name, version)                                                                               \
-	"{\"metadata\":{\"namespace\":\"ns\",\"name\":\"" name "\",\"resourceVersion\":\"" version           \
-	"\"},\"spec\":{\"clusterIP\":\"10.0.0.1\",\"ports\":[{\"port\":80,\"protocol\":\"TCP\"}]}}"
-#define LIST(version, items)                                                                                 \
-	"{\"kind\":\"ServiceList\",\"metadata\":{\"resourceVersion\":\"" version "\"},\"items\":[" items "]" \
-	"}"
-#define EVENT(type, object) "{\"type\":\"" type "\",\"object\":" object "}\n"
-#define BOOKMARK(version) EVENT("BOOKMARK", "{\"metadata\":{\"resourceVersion\":\"" version "\"}}")
-#define STATUS(code, reason, message)                                                                        \
-	"{\"kind\":\"Status\",\"status\":\"Failure\",\"code\":" code ",\"reason\":\"" reason                 \
-	"\",\"message\":\"" message "\"}"
-#define LIST_SERVICES "/api/v1/services?label"
-#define WATCH_SERVICES "/api/v1/services?watch"
+#include "api_fixture.h"
 
 static void lists_then_watches(void **state)
 {
@@ -344,14 +197,12 @@ static void refused_token_is_read_again(void **state)
 static void server_comes_up_later(void **state)
 {
 	unsigned short port;
-	struct fixture f = {0};
+	struct fixture f;
 
 	(void)state;
-	f.server.base = event_base_new();
-	assert_true(api_server_listen(&f.server, 0));
+	start(&f, NULL, 0);
 	port = f.server.port;
 	api_server_stop(&f.server);
-	connect_source(&f);
 	assert_true(RUN_UNTIL(&f, 5000, status_of(&f).failures[SOURCE_FAILURE_CONNECT] == 3));
 	assert_int_equal(f.problems, 1);
 	assert_non_null(strstr(f.last.what, "Connection refused"));
@@ -566,26 +417,6 @@ static void bad_kubeconfig(void **state)
 	assert_non_null(strstr(err.where, "/gone.crt"));
 	cluster_free(cluster);
 	event_base_free(base);
-}
-
-static int make_folder(void **state)
-{
-	(void)state;
-	unsetenv("http_proxy");
-	unsetenv("all_proxy");
-	unsetenv("ALL_PROXY");
-	return mkdtemp(folder) ? 0 : -1;
-}
-
-static int remove_folder(void **state)
-{
-	CLEANUP_FREE char *config = file_path("config");
-	CLEANUP_FREE char *token = file_path("token");
-
-	(void)state;
-	unlink(config);
-	unlink(token);
-	return rmdir(folder);
 }
 
 int main(void)

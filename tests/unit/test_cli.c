@@ -205,6 +205,36 @@ static void test_node(void **state)
 }
 
 /* In a host-name namespace of its own; where none can be made there is nothing to see. */
+static void test_environment(void **state)
+{
+	struct config c = {.listen_host = "node"};
+	struct cli_options o;
+	struct error err;
+
+	(void)state;
+	setenv("SLIPSTREAM_CONFIG", "from-env", 1);
+	assert_int_equal(parse("slipstream status", &o, &err), 0);
+	assert_string_equal(o.config, "from-env");
+	assert_int_equal(parse("slipstream run --config given", &o, &err), 0);
+	assert_string_equal(o.config, "given");
+	assert_int_equal(parse("slipstream version", &o, &err), 0);
+	assert_null(o.config);
+	setenv("SLIPSTREAM_CONFIG", "", 1);
+	assert_int_equal(parse("slipstream run", &o, &err), 0);
+	assert_null(o.config);
+	unsetenv("SLIPSTREAM_CONFIG");
+
+	setenv("HOST_IP", "fd00::1", 1);
+	assert_string_equal(cli_listen_host(&c, &err), "fd00::1");
+	setenv("HOST_IP", "", 1);
+	assert_null(cli_listen_host(&c, &err));
+	assert_non_null(strstr(error_text(&err), "$HOST_IP"));
+	unsetenv("HOST_IP");
+	assert_null(cli_listen_host(&c, &err));
+	c.listen_host = "127.0.0.1";
+	assert_string_equal(cli_listen_host(&c, &err), "127.0.0.1");
+}
+
 static void test_node_in_lower_case(void **state)
 {
 	struct cli_options o = {0};
@@ -238,6 +268,7 @@ int main(void)
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_status),
 		cmocka_unit_test(test_node),
+		cmocka_unit_test(test_environment),
 		cmocka_unit_test(test_node_in_lower_case),
 	};
 

@@ -59,6 +59,7 @@ static void test_defaults(void **state)
 		for (int t = 0; t < TRAFFIC_TYPES; t++)
 			assert_int_equal(c.engines[t], ENGINE_AUTO);
 		assert_int_equal(c.endpoints, ENDPOINTS_AUTO);
+		assert_false(c.watchlist);
 		assert_string_equal(c.listen_host, "127.0.0.1");
 		assert_int_equal(c.listen_port, 19500);
 		assert_int_equal(c.log_level, LOG_LEVEL_INFO);
@@ -92,7 +93,7 @@ static void test_every_key(void **state)
 		"exclude: {cidrs: [192.0.2.0/24]}\n"
 		"flowtable: {hardwareOffload: off, policyChange: ignore, accounting: off}\n"
 		"redirect: {via: nft, preference: 40010}\n"
-		"kubernetes: {endpoints: slices, initialList: gzip}\n"
+		"kubernetes: {endpoints: endpoints, initialList: watchlist}\n"
 		"listen: '[::1]:0'\n"
 		"onExit: cleanup\n"
 		"log: {level: debug, format: json}\n";
@@ -119,7 +120,8 @@ static void test_every_key(void **state)
 	assert_string_equal(c.exclude_interfaces.items[0], "docker0");
 	assert_string_equal(prefix_text(&c.exclude_cidrs.items[0], cidr), "192.0.2.0/24");
 	assert_false(c.accounting);
-	assert_int_equal(c.endpoints, ENDPOINTS_SLICES);
+	assert_int_equal(c.endpoints, ENDPOINTS_ENDPOINTS);
+	assert_true(c.watchlist);
 	assert_string_equal(c.listen_host, "::1");
 	assert_int_equal(c.listen_port, 0);
 	assert_true(c.cleanup_on_exit);
@@ -168,11 +170,34 @@ static void test_refused_values(void **state)
 	refused("listen: 127.0.0.1\n", 1, "listen", "127.0.0.1", "ADDRESS:PORT");
 	refused("listen: localhost:19500\n", 1, "listen", "localhost", "ADDRESS:PORT");
 	refused("listen: ::1:19500\n", 1, "listen", "::1", "[::]");
+	refused("listen: node\n", 1, "listen", "node", "node:19500");
+	refused("listen: '[node]:19500'\n", 1, "listen", "[node]", "ADDRESS:PORT");
 	refused("listen: '[127.0.0.1]:19500'\n", 1, "listen", "", "ADDRESS:PORT");
 	refused("listen: 127.0.0.1:65536\n", 1, "listen", "65536", "ADDRESS:PORT");
 	refused("listen: 127.0.0.1:+1\n", 1, "listen", "+1", "ADDRESS:PORT");
 	refused("log:\n  level: loud\n", 2, "log.level", "loud", "allowed: error, warning, info, debug");
 	refused("onExit: \"clean\\nup\"\n", 1, "onExit", "clean?up", "allowed: keep, cleanup");
+}
+
+static void test_kubernetes(void **state)
+{
+	(void)state;
+	refused("kubernetes: {initialList: list}\n", 1, "kubernetes.initialList", "\"list\" is not a value",
+		"allowed: gzip, watchlist");
+	refused("kubernetes: {endpoints: pods}\n", 1, "kubernetes.endpoints", "\"pods\" is not a value",
+		"allowed: auto, slices, endpoints, off");
+}
+
+static void test_listen_on_the_node(void **state)
+{
+	struct config c;
+	struct error err = {0};
+
+	(void)state;
+	assert_int_equal(parse("listen: node:19501\n", &c, NULL, &err), 0);
+	assert_string_equal(c.listen_host, CONFIG_LISTEN_NODE);
+	assert_int_equal(c.listen_port, 19501);
+	config_done(&c);
 }
 
 static void test_not_in_this_version(void **state)
@@ -187,10 +212,6 @@ static void test_not_in_this_version(void **state)
 	refused("redirect: {via: tc}\n", 1, "redirect.via", "not supported by this version", "nft");
 	refused("redirect: {preference: 1}\n", 1, "redirect.preference", "not supported by this version",
 		"40010");
-	refused("kubernetes: {initialList: watchlist}\n", 1, "kubernetes.initialList",
-		"not supported by this version", "gzip");
-	refused("kubernetes: {endpoints: endpoints}\n", 1, "kubernetes.endpoints", "endpoints",
-		"allowed: auto, slices, off");
 }
 
 static void test_warnings(void **state)
@@ -258,6 +279,8 @@ int main(void)
 		cmocka_unit_test(test_every_key),
 		cmocka_unit_test(test_refused_keys),
 		cmocka_unit_test(test_refused_values),
+		cmocka_unit_test(test_kubernetes),
+		cmocka_unit_test(test_listen_on_the_node),
 		cmocka_unit_test(test_not_in_this_version),
 		cmocka_unit_test(test_warnings),
 		cmocka_unit_test(test_limits),

@@ -180,7 +180,8 @@ static void test_dropping(void **state)
 }
 
 static const char *const unwanted[] = {"managedFields", "images", "ownerReferences", "targetRef", "nodeName",
-	"nodeInfo", "zone", "hints", "capacity", "allocatable", "volumesInUse", "volumesAttached"};
+	"nodeInfo", "zone", "hints", "capacity", "allocatable", "volumesInUse", "volumesAttached",
+	"kubectl.kubernetes.io/last-applied-configuration"};
 
 static void test_every_unwanted(void **state)
 {

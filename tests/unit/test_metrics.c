@@ -18,6 +18,7 @@ struct world {
 	struct cluster *cluster;
 	struct source_status source;
 	struct flow_totals flows;
+	uint64_t events[EVENT_RESULTS];
 	struct metrics_input in;
 };
 
@@ -38,8 +39,11 @@ static int setup(void **state)
 	*(struct plan_device *)VEC_ADD(w->plan.devices, w->plan.n_devices, w->plan.cap_devices) =
 		(struct plan_device){
 			.name = "eth0", .ifindex = 2, .role = DEVICE_UPLINK, .state = DEVICE_FAILED};
-	w->in = (struct metrics_input){
-		.agent = &w->agent, .cluster = w->cluster, .source = &w->source, .flows = &w->flows};
+	w->in = (struct metrics_input){.agent = &w->agent,
+		.cluster = w->cluster,
+		.source = &w->source,
+		.flows = &w->flows,
+		.events = w->events};
 	*state = w;
 	return 0;
 }
@@ -77,6 +81,7 @@ static void test_samples(void **state)
 	w->flows.bytes[TYPE_OTHER] = 7;
 	w->source.resources[OBJECT_NODE].watch_starts = 5;
 	w->source.failures[SOURCE_FAILURE_FORBIDDEN] = 2;
+	w->events[EVENT_AGGREGATED] = 6;
 	text = text_of(w, false);
 	assert_non_null(strstr(
 		text, "\nslipstream_offload_inserts_total{type=\"pod-to-pod\"} 18446744073709551615\n"));
@@ -92,6 +97,7 @@ static void test_samples(void **state)
 	assert_non_null(strstr(text, "\nslipstream_watch_restarts_total{resource=\"nodes\"} 4\n"));
 	assert_non_null(strstr(text, "\nslipstream_watch_restarts_total{resource=\"services\"} 0\n"));
 	assert_non_null(strstr(text, "\nslipstream_source_failures_total{reason=\"forbidden\"} 2\n"));
+	assert_non_null(strstr(text, "\nslipstream_events_total{result=\"aggregated\"} 6\n"));
 	assert_null(strstr(text, "# EOF"));
 	free(text);
 }

@@ -1,336 +1,264 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The list/watch state machine on a virtual clock: tests/unit/reflector/CASE.script is what happens,
+ * CASE.expected the same lines, each with its time, and below it what the machine answers. UPDATE_GOLDEN=1 writes
+ * the expected texts anew; read the difference before it is committed.
+ *
+ * A script's lines, `#` begins a comment:
+ *	reflector [selector] [watchlist]	a new machine
+ *	[+MS] INPUT [r=RANDOM]			MS later (default 0), with that random number (default 0)
+ * INPUT:
+ *	due					the deadline has come (takes the time until then); `tick`: now
+ *	opened | eof | cut | bad | refused	200 and its headers; the ends: clean, cut, not JSON, no answer at all
+ *	listed VERSION [continue=C]		200, a whole list or page
+ *	status CODE [retry=S] [too-large]	an answer that is an error
+ *	added | modified | deleted | bookmark VERSION [end]	an event; `-`: it has no version
+ *	error CODE [retry=S] [too-large]	an ERROR event
+ * ANSWER: the actions in their order (a request with V=resourceVersion, `-` none sent, C=continue,
+ * T=timeoutSeconds, +f the field selector), and the deadline as @ms from now.
+ */
 #include "base/mem.h"
+#include "base/strbuf.h"
 #include "k8s/reflector.h"
 
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
-/*
- * A case is a script: what happens and when, and what has to be answered, as text:
- *	"list V=0"		LIST with resourceVersion 0 ("V=-": sends none, "C=x": continues)
- *	"watch V=5 T=450"	WATCH, +f with the field selector
- *	cancel abort end begin token healthy problem, and the deadline as "@ms" after the step's time
- */
-struct line {
-	uint64_t at; /* ms since the last line */
+static const struct input_word {
+	const char *word;
 	struct reflector_input in;
-	const char *expect;
+	bool version, code; /* which argument it has */
+} words[] = {
+	{"due", {.kind = REFLECTOR_TICK}},
+	{"tick", {.kind = REFLECTOR_TICK}},
+	{"opened", {.kind = REFLECTOR_OPENED}},
+	{"eof", {.kind = REFLECTOR_DONE, .code = 200}},
+	{"cut", {.kind = REFLECTOR_DONE, .code = 200, .cut = true}},
+	{"bad", {.kind = REFLECTOR_DONE, .code = 200, .bad_body = true}},
+	{"refused", {.kind = REFLECTOR_DONE, .cut = true}},
+	{"listed", {.kind = REFLECTOR_DONE, .code = 200}, .version = true},
+	{"status", {.kind = REFLECTOR_DONE}, .code = true},
+	{"added", {.kind = REFLECTOR_EVENT, .event = REFLECTOR_ADDED}, .version = true},
+	{"modified", {.kind = REFLECTOR_EVENT, .event = REFLECTOR_MODIFIED}, .version = true},
+	{"deleted", {.kind = REFLECTOR_EVENT, .event = REFLECTOR_DELETED}, .version = true},
+	{"bookmark", {.kind = REFLECTOR_EVENT, .event = REFLECTOR_BOOKMARK}, .version = true},
+	{"error", {.kind = REFLECTOR_EVENT, .event = REFLECTOR_ERROR}, .code = true},
 };
 
-#define TICK .in = {.kind = REFLECTOR_TICK}
-#define TICK_R(r) .in = {.kind = REFLECTOR_TICK, .random = (r)}
-#define OPENED .in = {.kind = REFLECTOR_OPENED}
-#define LISTED(v) .in = {.kind = REFLECTOR_DONE, .code = 200, .version = (v), .random = 0.5}
-#define PAGE(v, c) .in = {.kind = REFLECTOR_DONE, .code = 200, .version = (v), .cont = (c), .random = 0.5}
-#define STATUS(c) .in = {.kind = REFLECTOR_DONE, .code = (c)}
-#define TOO_LARGE .in = {.kind = REFLECTOR_DONE, .code = 504, .version_too_large = true}
-#define RETRY(c, s) .in = {.kind = REFLECTOR_DONE, .code = (c), .retry_after_s = (s)}
-#define NO_ANSWER(r) .in = {.kind = REFLECTOR_DONE, .cut = true, .random = (r)}
-#define CUT .in = {.kind = REFLECTOR_DONE, .code = 200, .cut = true, .random = 0.5}
-#define BAD .in = {.kind = REFLECTOR_DONE, .code = 200, .bad_body = true}
-#define EOF_ .in = {.kind = REFLECTOR_DONE, .code = 200, .random = 0.5}
-#define EVENT(e, v) .in = {.kind = REFLECTOR_EVENT, .event = REFLECTOR_##e, .version = (v)}
-#define ERROR(c) .in = {.kind = REFLECTOR_EVENT, .event = REFLECTOR_ERROR, .code = (c)}
+struct machine {
+	const char *script; /* name, for failures */
+	unsigned line;
+	struct reflector *reflector;
+	uint64_t now, deadline;
+};
 
-/* The way to a running watch at version 5. */
-#define WATCHING                                                                                             \
-	{0, TICK, "begin list V=0 @90000"}, {10, LISTED("5"), "end watch V=5 T=450 healthy @60000"},         \
-	{                                                                                                    \
-		10, OPENED, "healthy @480000"                                                                \
+static const char *next_word(struct machine *m, char **rest, bool must)
+{
+	const char *word = strtok_r(NULL, " \t", rest);
+
+	if (must && !word)
+		fail_msg("%s.script:%u: a word is missing", m->script, m->line);
+	return word;
+}
+
+/* 'line' is cut into words. */
+static void read_input(struct machine *m, char *line, struct reflector_input *in)
+{
+	char *rest = NULL;
+	const char *word = strtok_r(line, " \t", &rest);
+	const struct input_word *found = NULL;
+
+	if (word[0] == '+') {
+		m->now += strtoull(word + 1, NULL, 10);
+		word = next_word(m, &rest, true);
 	}
+	for (size_t i = 0; i < ARRAY_SIZE(words) && !found; i++)
+		if (!strcmp(words[i].word, word))
+			found = &words[i];
+	if (!found)
+		fail_msg("%s.script:%u: \"%s\" is no input", m->script, m->line, word);
+	*in = found->in;
+	if (!strcmp(word, "due"))
+		m->now = m->deadline;
+	if (found->code)
+		in->code = (unsigned)strtoul(next_word(m, &rest, true), NULL, 10);
+	if (found->version) {
+		in->version = next_word(m, &rest, true);
+		if (!strcmp(in->version, "-"))
+			in->version = NULL;
+	}
+	while ((word = next_word(m, &rest, false))) {
+		if (!strncmp(word, "r=", 2))
+			in->random = strtod(word + 2, NULL);
+		else if (!strncmp(word, "retry=", 6))
+			in->retry_after_s = (unsigned)strtoul(word + 6, NULL, 10);
+		else if (!strncmp(word, "continue=", 9))
+			in->cont = word + 9;
+		else if (!strcmp(word, "too-large"))
+			in->version_too_large = true;
+		else if (!strcmp(word, "end"))
+			in->initial_end = true;
+		else
+			fail_msg("%s.script:%u: \"%s\" is no word", m->script, m->line, word);
+	}
+}
 
-static void text_of(const struct reflector_output *out, uint64_t now, char *buf, size_t size)
+static void print_request(const struct reflector_request *q, struct strbuf *b)
+{
+	strbuf_puts(b, q->initial_events ? "watchlist" : q->watch ? "watch" : "list");
+	if (q->version)
+		strbuf_printf(b, " V=%s", q->version[0] ? q->version : "-");
+	if (q->cont)
+		strbuf_printf(b, " C=%s", q->cont);
+	if (q->watch)
+		strbuf_printf(b, " T=%u", q->timeout_s);
+	strbuf_puts(b, q->field_selector ? " +f " : " ");
+}
+
+static void print_output(const struct machine *m, const struct reflector_output *out, struct strbuf *b)
 {
 	static const char *const names[] = {
-		"cancel", "abort", "end", "begin", "token", NULL, "healthy", "problem"};
-	const struct reflector_request *q = &out->request;
-	size_t n = 0;
+		"cancel", "abort", "end", "begin", "token", NULL, "healthy", "problem", "no-watchlist"};
 
-	buf[0] = '\0';
+	strbuf_puts(b, "\t");
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
 		if (!(out->actions & 1U << i))
 			continue;
-		if (names[i]) {
-			n += (size_t)snprintf(buf + n, size - n, "%s ", names[i]);
-			continue;
+		if (names[i])
+			strbuf_printf(b, "%s ", names[i]);
+		else
+			print_request(&out->request, b);
+	}
+	strbuf_printf(b, "@%llu\n", (unsigned long long)(out->deadline - m->now));
+}
+
+static void run_line(struct machine *m, char *line, struct strbuf *b)
+{
+	struct reflector_input in;
+	struct reflector_output out;
+
+	if (!line[0] || line[0] == '#') {
+		strbuf_printf(b, "%s\n", line);
+		return;
+	}
+	if (!strncmp(line, "reflector", 9)) {
+		reflector_free(m->reflector);
+		m->reflector = reflector_new(strstr(line, " selector"), strstr(line, " watchlist"));
+		m->now = m->deadline = 1000000;
+		strbuf_printf(b, "%s\n", line);
+		return;
+	}
+	if (!m->reflector)
+		fail_msg("%s.script:%u: there is no reflector yet", m->script, m->line);
+	{
+		CLEANUP_FREE char *copy = xstrdup(line);
+		read_input(m, copy, &in);
+		reflector_step(m->reflector, &in, m->now, &out);
+	}
+	m->deadline = out.deadline;
+	strbuf_printf(b, "%llu %s\n", (unsigned long long)(m->now - 1000000), line);
+	print_output(m, &out, b);
+}
+
+static char *slurp(const char *path)
+{
+	struct strbuf b = {0};
+	char part[4096];
+	size_t n;
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		return NULL;
+	while ((n = fread(part, 1, sizeof(part), f)))
+		strbuf_add(&b, part, n);
+	fclose(f);
+	return strbuf_steal(&b);
+}
+
+static void compare(const char *name, const char *expected, const char *text)
+{
+	unsigned line = 1;
+	size_t start = 0, i;
+
+	if (!strcmp(expected, text))
+		return;
+	for (i = 0; expected[i] && expected[i] == text[i]; i++)
+		if (text[i] == '\n') {
+			line++;
+			start = i + 1;
 		}
-		n += (size_t)snprintf(buf + n, size - n, "%s", q->watch ? "watch" : "list");
-		if (q->version)
-			n += (size_t)snprintf(buf + n, size - n, " V=%s", q->version[0] ? q->version : "-");
-		if (q->cont)
-			n += (size_t)snprintf(buf + n, size - n, " C=%s", q->cont);
-		if (q->watch)
-			n += (size_t)snprintf(buf + n, size - n, " T=%u", q->timeout_s);
-		n += (size_t)snprintf(buf + n, size - n, "%s ", q->field_selector ? " +f" : "");
+	fail_msg("%s.expected:%u: expected \"%.*s\", got \"%.*s\"", name, line,
+		(int)strcspn(expected + start, "\n"), expected + start, (int)strcspn(text + start, "\n"),
+		text + start);
+}
+
+static void check_script(void **state)
+{
+	const char *name = *state;
+	CLEANUP_FREE char *script_path = xasprintf("%s/unit/reflector/%s.script", TEST_DATA, name);
+	CLEANUP_FREE char *expected_path = xasprintf("%s/unit/reflector/%s.expected", TEST_DATA, name);
+	CLEANUP_FREE char *script = slurp(script_path);
+	CLEANUP_FREE char *expected = slurp(expected_path);
+	CLEANUP_FREE char *text = NULL;
+	struct machine m = {.script = name};
+	struct strbuf b = {0};
+	char *rest = script, *line;
+
+	assert_non_null(script);
+	while ((line = strsep(&rest, "\n")) && (rest || *line)) {
+		m.line++;
+		run_line(&m, line, &b);
 	}
-	snprintf(buf + n, size - n, "@%llu", (unsigned long long)(out->deadline - now));
-}
+	reflector_free(m.reflector);
+	text = strbuf_steal(&b);
+	if (getenv("UPDATE_GOLDEN")) {
+		FILE *f = fopen(expected_path, "we");
 
-static void run(bool field_selector, const struct line *lines, size_t n)
-{
-	struct reflector *r = reflector_new(field_selector);
-	uint64_t now = 1000000;
-
-	for (size_t i = 0; i < n; i++) {
-		struct reflector_output out;
-		char text[256];
-
-		now += lines[i].at;
-		reflector_step(r, &lines[i].in, now, &out);
-		text_of(&out, now, text, sizeof(text));
-		if (strcmp(text, lines[i].expect))
-			fail_msg("line %zu: got \"%s\", expected \"%s\"", i, text, lines[i].expect);
+		assert_non_null(f);
+		assert_true(fputs(text, f) >= 0);
+		assert_int_equal(fclose(f), 0);
+	} else if (!expected) {
+		fail_msg("%s: there is no %s.expected (UPDATE_GOLDEN=1 writes it)", name, name);
+	} else {
+		compare(name, expected, text);
 	}
-	reflector_free(r);
 }
 
-#define RUN(selector, ...)                                                                                   \
-	do {                                                                                                 \
-		const struct line lines_[] = {__VA_ARGS__};                                                  \
-		run(selector, lines_, ARRAY_SIZE(lines_));                                                   \
-	} while (0)
-
-static void list_then_watch(void **state)
+static int is_script(const struct dirent *d)
 {
-	(void)state;
-	RUN(false, WATCHING, {5000, EVENT(ADDED, "6"), "@475000"}, {0, EVENT(BOOKMARK, "9"), "@475000"},
-		{0, EVENT(DELETED, "11"), "@475000"}, {0, EVENT(MODIFIED, NULL), "@475000"},
-		/* a clean end: the next one at once, from the last version */
-		{200, EOF_, "watch V=11 T=450 @60000"}, {0, OPENED, "healthy @480000"},
-		/* and so does a cut */
-		{2000, CUT, "watch V=11 T=450 @60000"});
-}
+	const char *dot = strrchr(d->d_name, '.');
 
-static void watch_timeouts_are_spread(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"},
-		{0, .in = {.kind = REFLECTOR_DONE, .code = 200, .version = "5"},
-			"end watch V=5 T=300 healthy @60000"},
-		{0, OPENED, "healthy @330000"},
-		{2000, .in = {.kind = REFLECTOR_DONE, .code = 200, .random = 0.99999},
-			"watch V=5 T=600 @60000"});
-}
-
-static void early_tick_does_nothing(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {479999, TICK, "@1"}, {1, TICK, "cancel watch V=5 T=300 @60000"});
-}
-
-static void first_list_fails(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {5, NO_ANSWER(0), "abort problem @800"},
-		{800, TICK, "begin list V=0 @90000"}, {0, CUT, "abort problem @1200"},
-		{1200, TICK, "begin list V=0 @90000"}, {0, BAD, "abort problem @1600"},
-		{1600, TICK, "begin list V=0 @90000"}, {90000, TICK, "cancel abort problem @1600"},
-		{1600, TICK, "begin list V=0 @90000"},
-		/* a list without a version is none */
-		{0, LISTED(NULL), "abort problem @4800"});
-}
-
-static void backoff(void **state)
-{
-	(void)state;
-	/* doubling, with the jitter [d, 2d), a ceiling, and a fresh start after two minutes */
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0.999999), "abort problem @1599"},
-		{1599, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @1600"},
-		{1600, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @3200"},
-		{3200, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @6400"},
-		{6400, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @12800"},
-		{12800, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @25600"},
-		{25600, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @30000"},
-		{30000, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0.5), "abort problem @45000"},
-		{45000, TICK, "begin list V=0 @90000"},
-		{0, LISTED("5"), "end watch V=5 T=450 healthy @60000"}, {0, OPENED, "healthy @480000"},
-		{75001, EOF_, "watch V=5 T=450 @60000"}, {0, NO_ANSWER(0), "problem @800"});
-	/* a short time of health does not start over */
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, NO_ANSWER(0), "abort problem @800"},
-		{800, TICK, "begin list V=0 @90000"}, {0, LISTED("5"), "end watch V=5 T=450 healthy @60000"},
-		{0, OPENED, "healthy @480000"}, {119200, EOF_, "watch V=5 T=450 @60000"},
-		{0, NO_ANSWER(0), "problem @1600"});
-}
-
-static void very_short_watch(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {999, EOF_, "@1200"}, {1200, TICK, "watch V=5 T=300 @60000"},
-		{0, OPENED, "healthy @330000"}, {0, EVENT(BOOKMARK, "7"), "@330000"},
-		/* short, but it brought something */
-		{1, EOF_, "watch V=7 T=450 @60000"}, {0, OPENED, "healthy @480000"},
-		{1000, EOF_, "watch V=7 T=450 @60000"});
-}
-
-static void watch_expires(void **state)
-{
-	(void)state;
-	/* as event, relisted at the last version; and again as status, where the list has expired, too */
-	RUN(false, WATCHING, {1000, EVENT(ADDED, "8"), "@479000"}, {0, ERROR(410), "cancel @800"},
-		{800, TICK, "begin list V=8 @90000"},
-		{0, LISTED("20"), "end watch V=20 T=450 healthy @60000"}, {0, STATUS(410), "@1600"},
-		{1600, TICK, "begin list V=20 @90000"}, {0, STATUS(410), "abort begin list V=- @90000"},
-		{0, STATUS(500), "abort problem @3200"},
-		/* "" until a list succeeds, then not any more */
-		{3200, TICK, "begin list V=- @90000"}, {0, STATUS(410), "abort problem @6400"},
-		{6400, TICK, "begin list V=- @90000"},
-		{0, LISTED("30"), "end watch V=30 T=450 healthy @60000"}, {0, STATUS(410), "@12800"},
-		{12800, TICK, "begin list V=30 @90000"});
-	/* a server that has come back and forgotten the version does not have to wait as one that is away */
-	RUN(false, WATCHING, {2000, CUT, "watch V=5 T=450 @60000"}, {0, NO_ANSWER(0), "problem @800"},
-		{800, TICK, "watch V=5 T=300 @60000"}, {0, NO_ANSWER(0), "problem @1600"},
-		{1600, TICK, "watch V=5 T=300 @60000"}, {0, NO_ANSWER(0), "problem @3200"},
-		{3200, TICK, "watch V=5 T=300 @60000"}, {0, STATUS(403), "problem @800"},
-		{800, TICK, "watch V=5 T=300 @60000"}, {0, OPENED, "healthy @330000"},
-		{0, ERROR(410), "cancel @1600"});
-}
-
-static void version_too_large(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, TOO_LARGE, "abort begin list V=- @90000"},
-		{0, LISTED("3"), "end watch V=3 T=450 healthy @60000"}, {0, TOO_LARGE, "@800"},
-		{800, TICK, "begin list V=- @90000"}, {0, LISTED("4"), "end watch V=4 T=450 healthy @60000"},
-		{0, OPENED, "healthy @480000"},
-		{0,
-			.in = {.kind = REFLECTOR_EVENT,
-				.event = REFLECTOR_ERROR,
-				.code = 504,
-				.version_too_large = true},
-			"cancel @1600"},
-		{1600, TICK, "begin list V=- @90000"});
-	/* a 504 of another kind is a server's failure */
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, STATUS(504), "abort problem @800"});
-}
-
-static void pages(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, PAGE("5", "abc"), "list C=abc @90000"},
-		{0, PAGE("5", "def"), "list C=def @90000"},
-		{0, LISTED("5"), "end watch V=5 T=450 healthy @60000"});
-	/* an expired continue: once in full at the version first asked for */
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, PAGE("5", "abc"), "list C=abc @90000"},
-		{0, STATUS(410), "abort begin list V=0 @90000"},
-		{0, STATUS(410), "abort begin list V=- @90000"},
-		{0, LISTED("6"), "end watch V=6 T=450 healthy @60000"});
-	/* a failure within gives up all pages */
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, PAGE("5", "abc"), "list C=abc @90000"},
-		{0, NO_ANSWER(0), "abort problem @800"}, {800, TICK, "begin list V=0 @90000"});
-}
-
-static void watch_refused_keeps_version(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {2000, EVENT(ADDED, "6"), "@478000"}, {0, CUT, "watch V=6 T=450 @60000"},
-		{0, NO_ANSWER(0), "problem @800"}, {800, TICK, "watch V=6 T=300 @60000"},
-		{0, RETRY(429, 7), "problem @7000"}, {7000, TICK, "watch V=6 T=300 @60000"},
-		{0, RETRY(429, 1), "problem @1600"}, {1600, TICK, "watch V=6 T=300 @60000"},
-		{0, RETRY(503, 100000), "problem @300000"}, {300000, TICK, "watch V=6 T=300 @60000"},
-		/* no answer at all */
-		{60000, TICK, "cancel problem @800"}, {800, TICK, "watch V=6 T=300 @60000"});
-}
-
-static void server_errors_end_in_a_relist(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {2000, BAD, "problem @800"}, {800, TICK, "watch V=5 T=300 @60000"},
-		{0, STATUS(500), "problem @1600"}, {1600, TICK, "watch V=5 T=300 @60000"},
-		{0, STATUS(503), "problem @3200"}, {3200, TICK, "watch V=5 T=300 @60000"},
-		{0, BAD, "problem @6400"}, {6400, TICK, "watch V=5 T=300 @60000"}, {0, BAD, "problem @12800"},
-		{12800, TICK, "begin list V=5 @90000"});
-	/* an event in between: the watch works */
-	RUN(false, WATCHING, {2000, BAD, "problem @800"}, {800, TICK, "watch V=5 T=300 @60000"},
-		{0, BAD, "problem @1600"}, {1600, TICK, "watch V=5 T=300 @60000"}, {0, BAD, "problem @3200"},
-		{3200, TICK, "watch V=5 T=300 @60000"}, {0, BAD, "problem @6400"},
-		{6400, TICK, "watch V=5 T=300 @60000"}, {0, OPENED, "healthy @330000"},
-		{0, EVENT(ADDED, "6"), "@330000"}, {0, BAD, "problem @12800"},
-		{12800, TICK, "watch V=6 T=300 @60000"});
-}
-
-static void error_events(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {2000, ERROR(500), "cancel problem @800"}, {800, TICK, "begin list V=5 @90000"});
-	RUN(false, WATCHING, {2000, ERROR(429), "cancel problem @800"},
-		{800, TICK, "watch V=5 T=300 @60000"});
-	RUN(false, WATCHING, {2000, ERROR(404), "cancel problem @800"}, {800, TICK, "begin list V=5 @90000"});
-}
-
-static void other_statuses_relist(void **state)
-{
-	(void)state;
-	RUN(false, WATCHING, {2000, EOF_, "watch V=5 T=450 @60000"}, {0, STATUS(400), "problem @800"},
-		{800, TICK, "begin list V=5 @90000"}, {0, STATUS(404), "abort problem @1600"});
-}
-
-static void field_selector_refused(void **state)
-{
-	(void)state;
-	RUN(true, {0, TICK, "begin list V=0 +f @90000"}, {0, STATUS(400), "abort begin list V=0 @90000"},
-		{0, LISTED("5"), "end watch V=5 T=450 healthy @60000"}, {0, OPENED, "healthy @480000"},
-		{2000, EOF_, "watch V=5 T=450 @60000"}, {0, STATUS(410), "@800"},
-		{800, TICK, "begin list V=5 @90000"}, {0, STATUS(400), "abort problem @1600"});
-	RUN(true, {0, TICK, "begin list V=0 +f @90000"},
-		{0, LISTED("5"), "end watch V=5 T=450 +f healthy @60000"},
-		{0, STATUS(400), "watch V=5 T=300 @60000"});
-	/* an ERROR event with 400 says nothing about selectors */
-	RUN(true, {0, TICK, "begin list V=0 +f @90000"},
-		{0, LISTED("5"), "end watch V=5 T=450 +f healthy @60000"}, {0, OPENED, "healthy @480000"},
-		{0, ERROR(400), "cancel problem @800"}, {800, TICK, "begin list V=5 +f @90000"});
-}
-
-static void unauthorized(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, STATUS(401), "abort token problem @800"},
-		{800, TICK, "begin list V=0 @90000"}, {0, LISTED("5"), "end watch V=5 T=450 healthy @60000"},
-		{0, STATUS(401), "token problem @1600"}, {1600, TICK, "watch V=5 T=300 @60000"});
-}
-
-static void forbidden(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, STATUS(403), "abort problem @800"},
-		{800, TICK, "begin list V=0 @90000"}, {0, LISTED("5"), "end watch V=5 T=450 healthy @60000"},
-		{0, .in = {.kind = REFLECTOR_DONE, .code = 403, .random = 0.5}, "problem @2400"},
-		{2400, TICK_R(0.5), "watch V=5 T=450 @60000"});
-}
-
-static void late_inputs_are_ignored(void **state)
-{
-	(void)state;
-	RUN(false, {0, TICK, "begin list V=0 @90000"}, {0, EVENT(ADDED, "77"), "@90000"},
-		{0, OPENED, "@90000"}, {0, NO_ANSWER(0), "abort problem @800"}, {0, LISTED("88"), "@800"},
-		{0, EVENT(ADDED, "99"), "@800"}, {800, TICK, "begin list V=0 @90000"});
+	return dot && !strcmp(dot, ".script");
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(list_then_watch),
-		cmocka_unit_test(watch_timeouts_are_spread),
-		cmocka_unit_test(early_tick_does_nothing),
-		cmocka_unit_test(first_list_fails),
-		cmocka_unit_test(backoff),
-		cmocka_unit_test(very_short_watch),
-		cmocka_unit_test(watch_expires),
-		cmocka_unit_test(version_too_large),
-		cmocka_unit_test(pages),
-		cmocka_unit_test(watch_refused_keeps_version),
-		cmocka_unit_test(server_errors_end_in_a_relist),
-		cmocka_unit_test(error_events),
-		cmocka_unit_test(other_statuses_relist),
-		cmocka_unit_test(field_selector_refused),
-		cmocka_unit_test(unauthorized),
-		cmocka_unit_test(forbidden),
-		cmocka_unit_test(late_inputs_are_ignored),
-	};
+	struct dirent **scripts;
+	struct CMUnitTest *tests;
+	int n = scandir(TEST_DATA "/unit/reflector", &scripts, is_script, alphasort), failed;
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	if (n < 20) {
+		fprintf(stderr, "%s/unit/reflector: %d scripts, at least 20 are known\n", TEST_DATA, n);
+		return 1;
+	}
+	tests = xcalloc((size_t)n, sizeof(*tests));
+	for (int i = 0; i < n; i++) {
+		*strrchr(scripts[i]->d_name, '.') = '\0';
+		tests[i] = (struct CMUnitTest){.name = scripts[i]->d_name,
+			.test_func = check_script,
+			.initial_state = scripts[i]->d_name};
+	}
+	failed = _cmocka_run_group_tests("reflector", tests, (size_t)n, NULL, NULL);
+	for (int i = 0; i < n; i++)
+		free(scripts[i]);
+	free(scripts);
+	free(tests);
+	return failed;
 }
