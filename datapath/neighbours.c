@@ -24,7 +24,7 @@ static int hop_cmp(const void *a, const void *b)
 
 	if (!d)
 		d = prefix_cmp(&x->to, &y->to);
-	return d ? d : x->gateway - y->gateway;
+	return d ? d : x->way_out - y->way_out;
 }
 
 void neighbours_learn(struct neighbours *n, const struct facts *f)
@@ -34,9 +34,9 @@ void neighbours_learn(struct neighbours *n, const struct facts *f)
 	n->n = 0;
 	for (size_t i = 0; i < f->n_routes; i++) {
 		const struct route *r = &f->routes[i];
-		struct hop h = {.ifindex = r->ifindex, .to = r->dst, .gateway = r->gateway.family != 0};
+		struct hop h = {.ifindex = r->ifindex, .to = r->dst, .way_out = !r->dst.len};
 
-		if (h.gateway)
+		if (r->gateway.family)
 			h.to = prefix_of(&r->gateway, full_length(&r->gateway));
 		/* Thousands of routes by one gateway stand together as often as not. */
 		if (!n->n || hop_cmp(&n->hops[n->n - 1], &h))
@@ -104,7 +104,7 @@ bool neighbours_lost(
 	const struct neighbours *n, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret)
 {
 	const struct ndmsg *m;
-	bool on_link = false, gateways = false;
+	bool on_link = false, way_out = false;
 
 	if (!parse(h, &m, ret))
 		return false;
@@ -114,14 +114,14 @@ bool neighbours_lost(
 
 		if (hop->ifindex != *ret_ifindex)
 			continue;
-		gateways |= hop->gateway;
+		way_out |= hop->way_out;
 		if (!prefix_has(&hop->to, ret))
 			continue;
 		if (hop->to.len == full_length(ret))
 			return true;
 		on_link = true;
 	}
-	return on_link && !gateways && !(m->ndm_state & NUD_FAILED);
+	return on_link && !way_out && !(m->ndm_state & NUD_FAILED);
 }
 
 size_t neighbour_request(uint32_t ifindex, const struct addr *a, uint8_t buffer[NEIGHBOUR_REQUEST_SIZE])

@@ -18,7 +18,7 @@
 struct hop {
 	uint32_t ifindex;
 	struct prefix to; /* a gateway, or what is on the link */
-	bool gateway;
+	bool way_out;     /* of a default route */
 };
 
 struct neighbours {
@@ -40,8 +40,9 @@ int neighbours_filter(int fd);
  * message of any type: its length was checked against the buffer, nothing else was.
  *
  * A gateway and the host of a host route (a pod, where the CNI routes) count always. Any other host on a link
- * counts when the link has no gateway (a pods' network; on an uplink it may be one of thousands), and when it
- * had not failed to answer, so that one that is gone is asked for once.
+ * counts when no default route leads over the link (a pods' network, even where Services are routed into it by
+ * a gateway, as Antrea does; on an uplink it may be one of thousands), and when it had not failed to answer,
+ * so that one that is gone is asked for once.
  */
 bool neighbours_lost(
 	const struct neighbours *n, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret);

@@ -108,6 +108,8 @@ static int next_event(struct reader *r, yaml_event_t *event)
 
 	if (yaml_parser_parse(&r->parser, event))
 		return 0;
+	if (r->parser.error == YAML_MEMORY_ERROR)
+		out_of_memory();
 	problem = r->parser.problem ? r->parser.problem : "not YAML";
 	if (r->parser.error == YAML_READER_ERROR) {
 		error_set(r->err, -EINVAL, NULL, "files are UTF-8 text", "%s at byte %zu", problem,
@@ -430,7 +432,7 @@ int yamldoc_read(const char *file, const char *text, size_t len, struct yaml_str
 
 	*ret = NULL;
 	if (!yaml_parser_initialize(&r.parser))
-		abort(); /* out of memory, as in base/mem.h */
+		out_of_memory();
 	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
 	r.stream = xcalloc(1, sizeof(*r.stream));
 	e = read_documents(&r);

@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import select
 import shutil
 import subprocess
 import time
@@ -35,10 +36,13 @@ class Connection:
         self.port = int(line.split()[1])
         self.what = f"{ns} port {self.port} -> {address} port {port}"
 
-    def rr(self, rounds=ROUNDS):
-        """Round trips; how long they took."""
+    def rr(self, rounds=ROUNDS, seconds=None):
+        """Round trips; how long they took. 'seconds': for a connection that a test expects to stall."""
         self.process.stdin.write(f"{rounds}\n")
         self.process.stdin.flush()
+        if seconds:
+            readable = select.select((self.process.stdout,), (), (), seconds * topology.PATIENCE)[0]
+            assert readable, f"{self.what}: stalled for {seconds} s"
         line = self.process.stdout.readline()
         if not line:
             raise Unreachable(f"{self.what}: {self.process.stderr.read().strip()}")

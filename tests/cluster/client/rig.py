@@ -352,13 +352,15 @@ class Rig:
 
     def start(self, config="", port=RELAY_PORT, replica_credentials=None, credentials=None, slices_from="endpointslices"):
         """Agent and replica, each synced."""
-        credentials = credentials or self.new_credentials()
         self.slices_from = slices_from
-        self.agent = PodAgent(self, config, port, credentials)
-        self.agent.start()
+        credentials = self.start_agent(config, port, credentials).credentials
         self.replica = Replica(self, port, replica_credentials or credentials)
         self.settled(20)
         return credentials
+
+    def start_agent(self, config="", port=RELAY_PORT, credentials=None):
+        self.agent = PodAgent(self, config, port, credentials or self.new_credentials())
+        return self.agent.start()
 
     def new_credentials(self):
         self.credentials += 1
