@@ -56,6 +56,7 @@ struct api_source {
 	struct cluster *cluster;
 	struct source_callbacks cb;
 	enum endpoints_mode endpoints;
+	bool answered;                 /* with 200, once */
 	uint64_t warned[MAX_WARNINGS]; /* hashes of the server's warnings that were told */
 	size_t n_warned;
 	struct kubeconfig kubeconfig;
@@ -207,8 +208,10 @@ static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
 	r->http = http;
 	r->retry_after_s = retry_after_s;
 	r->status.last_event = unix_time();
-	if (http == 200)
-		step(r, &in, NULL);
+	if (http != 200)
+		return;
+	r->s->answered = true;
+	step(r, &in, NULL);
 }
 
 /* An ERROR event, or a body that is not what it should be: nothing more is read of it. */
@@ -262,19 +265,17 @@ static void on_data(void *arg, const char *data, size_t len)
 
 /*
  * The server has no EndpointSlices of v1 (before Kubernetes 1.21): from now on Endpoints. Only of a server that
- * has shown to be one: whatever stands in for it while it is away may answer 404, too.
+ * has answered well before: whatever stands in for it while it is away may answer 404, too.
  */
-static bool take_endpoints_instead(struct resource *r, struct problem *problem)
+static void take_endpoints_instead(struct resource *r, struct problem *problem)
 {
 	if (r->kind != OBJECT_ENDPOINT_SLICE || r->s->endpoints != ENDPOINTS_AUTO || r->endpoints ||
-		(!r->s->resources[OBJECT_NODE].status.synced &&
-			!r->s->resources[OBJECT_SERVICE].status.synced))
-		return false;
+		!r->s->answered)
+		return;
 	r->endpoints = true;
 	error_set(&problem->err, -ENOENT, object_kind_names[r->kind],
 		"set kubernetes.endpoints to endpoints where that is as it should be",
 		"the API server has no EndpointSlices of discovery.k8s.io/v1; Endpoints are read instead");
-	return true;
 }
 
 /* An answer of 200 has ended. */
@@ -315,7 +316,7 @@ static void on_done(void *arg, const struct transport_result *result)
 			api_error(&r->s->kubeconfig, r->kind, r->watch, result->http, &status, &problem.err);
 		r->s->failures[problem.failure]++;
 		if (result->http == 404 && (!r->watch || r->initial_events))
-			(void)take_endpoints_instead(r, &problem);
+			take_endpoints_instead(r, &problem);
 	} else {
 		r->s->failures[problem.failure]++;
 	}
@@ -573,7 +574,6 @@ static const struct source_ops api_ops = {api_status_of, api_free, api_post};
 static void start_resource(struct api_source *s, enum object_kind kind, bool watchlist)
 {
 	struct resource *r = &s->resources[kind];
-	struct timeval at_once = {0};
 
 	r->s = s;
 	r->kind = kind;
@@ -581,7 +581,8 @@ static void start_resource(struct api_source *s, enum object_kind kind, bool wat
 	r->told = SOURCE_FAILURES;
 	r->reflector = reflector_new(resource_urls[kind].field_selector != NULL, watchlist);
 	evtimer_assign(&r->timer, s->base, on_timer, r);
-	event_add(&r->timer, &at_once);
+	/* In the order of the calls, which timers that are due at once do not keep to. */
+	event_active(&r->timer, EV_TIMEOUT, 0);
 }
 
 int api_source_new(struct event_base *base, struct cluster *cluster, const struct api_options *options,

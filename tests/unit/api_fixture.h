@@ -75,22 +75,30 @@ static inline void problem(void *arg, const struct error *err)
 		f->on_problem(f);
 }
 
+static inline char *trusted(const char *pem)
+{
+	size_t len = strlen(pem);
+	CLEANUP_FREE char *base64 = xcalloc(1, len / 3 * 4 + 5);
+
+	EVP_EncodeBlock((unsigned char *)base64, (const unsigned char *)pem, (int)len);
+	return xasprintf(", certificate-authority-data: %s", base64);
+}
+
 static inline void connect_source(struct fixture *f)
 {
 	CLEANUP_FREE char *path = file_path("config");
-	CLEANUP_FREE char *text = xasprintf(
-		"current-context: c\n"
-		"contexts: [{name: c, context: {cluster: k, user: u}}]\n"
-		"clusters: [{name: k, cluster: {server: '%s://127.0.0.1:%u'%s}}]\n"
-		"users: [{name: u, user: {tokenFile: token}}]\n",
-		f->protocol == PLAIN ? "http" : "https", f->protocol == PLAIN ? f->server.port : f->tls.port,
-		f->protocol == PLAIN ? "" : ", certificate-authority: ca");
+	CLEANUP_FREE char *ca = f->protocol == PLAIN ? NULL : trusted(f->tls.ca);
+	CLEANUP_FREE char *text =
+		xasprintf("current-context: c\n"
+			  "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
+			  "clusters: [{name: k, cluster: {server: '%s://127.0.0.1:%u'%s}}]\n"
+			  "users: [{name: u, user: {tokenFile: token}}]\n",
+			ca ? "https" : "http", ca ? f->tls.port : f->server.port, ca ? ca : "");
 	struct source_callbacks cb = {changed, problem, f};
 	struct error err;
 
 	write_file("config", text);
 	write_file("token", "one\n");
-	write_file("ca", f->tls.ca ? f->tls.ca : "");
 	f->options.kubeconfig = path;
 	f->cluster = cluster_new();
 	if (api_source_new(f->base, f->cluster, &f->options, &cb, &f->source, &err))
@@ -186,14 +194,12 @@ static inline int make_folder(void **state)
 
 static inline int remove_folder(void **state)
 {
-	static const char *const names[] = {"config", "token", "ca"};
+	CLEANUP_FREE char *config = file_path("config");
+	CLEANUP_FREE char *token = file_path("token");
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		CLEANUP_FREE char *path = file_path(names[i]);
-
-		unlink(path);
-	}
+	unlink(config);
+	unlink(token);
 	return rmdir(folder);
 }
 

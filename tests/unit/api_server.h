@@ -198,9 +198,13 @@ static inline void api_server_read(struct bufferevent *b, void *arg)
 	found = api_server_find(s, request);
 	if (!found) {
 		standard.open = strstr(request, "watch=true") != NULL;
-		standard.body = standard.open ? ""
-					      : "{\"kind\":\"List\",\"metadata\":{\"resourceVersion\":\"10\"}"
-						",\"items\":[]}";
+		standard.body =
+			strstr(request, "sendInitialEvents=true")
+				? "{\"type\":\"BOOKMARK\",\"object\":{\"metadata\":{\"resourceVersion\":"
+				  "\"10\",\"annotations\":{\"k8s.io/initial-events-end\":\"true\"}}}}\n"
+			: standard.open ? ""
+					: "{\"kind\":\"List\",\"metadata\":{\"resourceVersion\":\"10\"},"
+					  "\"items\":[]}";
 		found = &standard;
 	}
 	if (found->status || found->raw)

@@ -79,17 +79,17 @@ static void watchlist_is_told_when_it_is_there(void **state)
 	struct answer answers[] = {
 		{WATCHLIST_SERVICES, INITIAL, 1, "200 OK", NULL, EVENT("ADDED", SERVICE("a", "7")),
 			.open = true},
-		{"/nodes?", INITIAL, 1, "200 OK", NULL, INITIAL_END("20"), .open = true},
 	};
-	struct fixture f = {.answers = answers, .n_answers = 2, .options = {.watchlist = true}};
+	struct fixture f = {.answers = answers,
+		.n_answers = 1,
+		.options = {.watchlist = true, .endpoints = ENDPOINTS_OFF}};
 
 	(void)state;
 	begin(&f);
-	assert_true(RUN_UNTIL(&f, 5000, services(&f)->events == 1 && f.changes));
+	assert_true(RUN_UNTIL(&f, 5000, services(&f)->events == 1 && f.changes == 1));
 	assert_true(cluster_synced(f.cluster, OBJECT_NODE));
-	assert_false(cluster_synced(f.cluster, OBJECT_SERVICE));
 	/* one call, for the nodes; none for a Service before all are there */
-	assert_int_equal(f.changes, 1);
+	assert_false(RUN_UNTIL(&f, 50, f.changes > 1 || cluster_synced(f.cluster, OBJECT_SERVICE)));
 	/* no bookmark: the next one begins from the start, and what had come is no state */
 	api_server_stop(&f.server);
 	assert_true(RUN_UNTIL(&f, 3000, f.problems));
@@ -111,8 +111,6 @@ static void watchlist_refused(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(refusals); i++) {
 		struct answer answers[] = {
-			{"/nodes?", INITIAL, -1, "200 OK", NULL, INITIAL_END("20"), .open = true},
-			{"/endpointslices?", INITIAL, -1, "200 OK", NULL, INITIAL_END("20"), .open = true},
 			refusals[i],
 			{LIST_SERVICES, "resourceVersion=0", -1, "200 OK", NULL,
 				LIST("20", SERVICE("a", "7"))},
@@ -171,12 +169,11 @@ static void endpoints_where_there_are_no_slices(void **state)
 static void endpoints_by_watchlist(void **state)
 {
 	struct answer answers[] = {
-		{"/nodes?", INITIAL, -1, "200 OK", NULL, INITIAL_END("20"), .open = true},
 		{"endpointslices", NULL, -1, NOT_FOUND},
 		{"/api/v1/endpoints?", INITIAL, 1, "200 OK", NULL,
 			EVENT("ADDED", ENDPOINTS("a")) INITIAL_END("20"), .open = true},
 	};
-	struct fixture f = {.answers = answers, .n_answers = 3, .options = {.watchlist = true}};
+	struct fixture f = {.answers = answers, .n_answers = 2, .options = {.watchlist = true}};
 
 	(void)state;
 	begin(&f);
@@ -335,6 +332,8 @@ static void certificate_of_a_stranger(void **state)
 	begin(&f);
 	/* 'f' trusts the CA of its server, whose port the stranger now has */
 	own = f.tls.port;
+	source_free(stranger.source);
+	stranger.source = NULL;
 	source_free(f.source);
 	cluster_free(f.cluster);
 	f.tls.port = stranger.tls.port;
@@ -345,7 +344,7 @@ static void certificate_of_a_stranger(void **state)
 	}
 	assert_int_equal(f.problems, 1);
 	assert_false(cluster_synced(f.cluster, OBJECT_NODE));
-	assert_null(strstr(stranger.server.log.data ? stranger.server.log.data : "", "Bearer"));
+	assert_int_equal(stranger.server.requests, 0);
 	f.tls.port = own;
 	finish(&f);
 	finish(&stranger);
