@@ -2,6 +2,7 @@
 #include "k8s/credentials.h"
 
 #include "base/mem.h"
+#include "k8s/exec_plugin.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,14 @@ static void replace(struct credentials_item *item, char *data, size_t len)
 	free(item->data);
 	item->data = data;
 	item->len = len;
+}
+
+/* The same for what TLS is made with. */
+static void replace_tls(struct credentials *c, struct credentials_item *item, char *data, size_t len)
+{
+	if (!item->data || !data || item->len != len || memcmp(item->data, data, len))
+		c->tls_generation++;
+	replace(item, data, len);
 }
 
 static int no_read(const char *what, const char *path, int code, struct error *err)
@@ -80,8 +89,8 @@ static bool same_file(const char *path, const int64_t seen[4])
 	       seen[3] == (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 }
 
-static int refresh_pem(struct credentials_item *item, const struct kubeconfig_file *file, const char *what,
-	struct error *err)
+static int refresh_pem(struct credentials *c, struct credentials_item *item,
+	const struct kubeconfig_file *file, const char *what, struct error *err)
 {
 	int64_t seen[4];
 	char *data;
@@ -90,7 +99,7 @@ static int refresh_pem(struct credentials_item *item, const struct kubeconfig_fi
 
 	if (file->data) {
 		if (!item->data)
-			replace(item, xmemdup(file->data, file->len + 1), file->len);
+			replace_tls(c, item, xmemdup(file->data, file->len + 1), file->len);
 		return 0;
 	}
 	if (!file->path || (item->data && same_file(file->path, item->seen)))
@@ -104,13 +113,13 @@ static int refresh_pem(struct credentials_item *item, const struct kubeconfig_fi
 		error_set(err, -EINVAL, what, "name a PEM file", "the file holds no PEM");
 		return error_at(err, file->path, 0), -EINVAL;
 	}
-	replace(item, data, len);
+	replace_tls(c, item, data, len);
 	memcpy(item->seen, seen, sizeof(seen));
 	return 0;
 }
 
-/* Goes into a header: visible ASCII only (RFC 6750, section 2.1 allows less). */
-static bool token_ok(const char *token, size_t len)
+/* RFC 6750, section 2.1 allows less. */
+bool credentials_token_ok(const char *token, size_t len)
 {
 	for (size_t i = 0; i < len; i++)
 		if (token[i] <= ' ' || token[i] > '~')
@@ -126,7 +135,7 @@ static int set_token(
 
 	while (len > start && strchr(" \t\r\n", data[len - 1]))
 		len--;
-	if (!token_ok(data + start, len - start)) {
+	if (!credentials_token_ok(data + start, len - start)) {
 		error_set(err, -EINVAL, "token", "put the bearer token there, nothing else",
 			"it is empty, or has spaces or other characters that no token has");
 		return error_at(err, where, 0), -EINVAL;
@@ -171,15 +180,32 @@ int credentials_refresh(struct credentials *c, const struct kubeconfig *k, uint6
 
 	/* A certificate and its key change together; each is looked at by itself, and a pair that does not
 	 * match yet fails once in TLS and is read again for the next request. */
-	if ((other = refresh_pem(&c->ca, &k->ca, "certificate-authority", rc ? &later : &first)) && !rc)
+	if ((other = refresh_pem(c, &c->ca, &k->ca, "certificate-authority", rc ? &later : &first)) && !rc)
 		rc = other;
-	if ((other = refresh_pem(&c->cert, &k->cert, "client-certificate", rc ? &later : &first)) && !rc)
+	if ((other = refresh_pem(c, &c->cert, &k->cert, "client-certificate", rc ? &later : &first)) && !rc)
 		rc = other;
-	if ((other = refresh_pem(&c->key, &k->key, "client-key", rc ? &later : &first)) && !rc)
+	if ((other = refresh_pem(c, &c->key, &k->key, "client-key", rc ? &later : &first)) && !rc)
 		rc = other;
 	if (rc && err)
 		*err = first;
 	return rc;
+}
+
+void credentials_take(struct credentials *c, struct exec_credential *from)
+{
+	replace(&c->token, from->token, from->token ? strlen(from->token) : 0);
+	if (from->cert || c->cert.data) {
+		replace_tls(c, &c->cert, from->cert, from->cert ? strlen(from->cert) : 0);
+		replace_tls(c, &c->key, from->key, from->key ? strlen(from->key) : 0);
+	}
+	c->from_plugin = true;
+	c->expires = from->expires;
+	memset(from, 0, sizeof(*from));
+}
+
+bool credentials_fresh(const struct credentials *c, int64_t unix_now)
+{
+	return c->from_plugin && (!c->expires || unix_now < c->expires);
 }
 
 void credentials_done(struct credentials *c)

@@ -3,8 +3,11 @@
 
 #include "base/mem.h"
 #include "base/yamldoc.h"
+#include "k8s/yaml_json.h"
 
+#include <curl/curl.h>
 #include <errno.h>
+#include <json-c/json.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +16,27 @@
 #include <unistd.h>
 
 #define SERVICEACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount"
+
+/* Their values may be secrets. */
+static void free_texts(char **texts, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		explicit_bzero(texts[i], strlen(texts[i]));
+		free(texts[i]);
+	}
+	free(texts);
+}
+
+static void exec_done(struct kubeconfig_exec *e)
+{
+	free_texts(e->args, e->n_args);
+	free_texts(e->env, e->n_env);
+	free(e->command);
+	free(e->api_version);
+	free(e->install_hint);
+	free(e->config);
+	free(e->where);
+}
 
 void kubeconfig_done(struct kubeconfig *k)
 {
@@ -29,6 +53,7 @@ void kubeconfig_done(struct kubeconfig *k)
 		explicit_bzero(k->token, strlen(k->token));
 	free(k->token);
 	free(k->token_file);
+	exec_done(&k->exec);
 	free(k->origin);
 	free(k->server);
 	free(k->server_where);
@@ -92,8 +117,12 @@ bad:
 }
 
 struct reader {
-	const char *path;
+	const char *path; /* of the file that is read at the moment */
 	struct error *err;
+	/* All files, the first wins. */
+	char **paths;
+	struct yaml_stream **files;
+	size_t n;
 };
 
 static int refuse(struct reader *rd, unsigned line, int code, const char *mend, const char *fmt, ...)
@@ -194,18 +223,22 @@ static int get_pem(
 	return 0;
 }
 
-/* The value of 'field' in the item of the list 'list' whose name is 'name'. */
-static int find_named(struct reader *rd, const struct yaml_node *root, const char *list, const char *field,
-	const char *name, unsigned used_at, const struct yaml_node **ret)
+/* The value of 'field' in the first item of a list 'list' whose name is 'name'. The name is used at 'used_at' of
+ * the present file; afterwards that of the item is the present one. */
+static int find_named(struct reader *rd, const char *list, const char *field, const char *name,
+	unsigned used_at, const struct yaml_node **ret)
 {
-	const struct yaml_node *items = yaml_get(root, list);
+	for (size_t f = 0; f < rd->n; f++) {
+		const struct yaml_node *items = yaml_get(yamldoc_root(rd->files[f], 0), list);
 
-	if (items && items->kind == YAML_SEQUENCE) {
+		if (!items || items->kind != YAML_SEQUENCE)
+			continue;
 		for (size_t i = 0; i < items->n; i++) {
 			const char *text = yaml_text(yaml_get(items->items[i], "name"));
 
 			if (!text || strcmp(text, name))
 				continue;
+			rd->path = rd->paths[f];
 			*ret = yaml_get(items->items[i], field);
 			if (*ret && (*ret)->kind == YAML_MAPPING)
 				return 0;
@@ -217,9 +250,50 @@ static int find_named(struct reader *rd, const struct yaml_node *root, const cha
 		name, list);
 }
 
+/* Whether curl can make something of a URL, and whether it has a host and no user. Says no part of it. */
+static int check_url(struct reader *rd, unsigned line, const char *key, const char *url, bool may_have_user)
+{
+	CURLU *u = curl_url();
+	char *user = NULL;
+	char *host = NULL;
+	int rc = 0;
+
+	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) ||
+		curl_url_get(u, CURLUPART_HOST, &host, 0) || !*host)
+		rc = refuse(
+			rd, line, -EINVAL, "give an address like https://HOST:PORT", "%s names no host", key);
+	else if (!may_have_user && !curl_url_get(u, CURLUPART_USER, &user, 0))
+		rc = refuse(rd, line, -ENOTSUP, "remove it; use token, client-certificate or exec",
+			"%s has a user name in it", key);
+	curl_free(user);
+	curl_free(host);
+	curl_url_cleanup(u);
+	return rc;
+}
+
+/* extensions[name=client.authentication.k8s.io/exec].extension: for an exec plugin, as JSON. */
+static void read_exec_config(const struct yaml_node *cluster, struct kubeconfig *k)
+{
+	const struct yaml_node *list = yaml_get(cluster, "extensions");
+
+	for (size_t i = 0; list && list->kind == YAML_SEQUENCE && i < list->n; i++) {
+		const char *name = yaml_text(yaml_get(list->items[i], "name"));
+		const struct yaml_node *extension = yaml_get(list->items[i], "extension");
+		struct json_object *json;
+
+		if (!name || !extension || k->exec.config ||
+			strcmp(name, "client.authentication.k8s.io/exec"))
+			continue;
+		json = yaml_to_json(extension);
+		k->exec.config = xstrdup(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+		json_object_put(json);
+	}
+}
+
 static int read_cluster(struct reader *rd, const struct yaml_node *cluster, struct kubeconfig *k)
 {
 	unsigned line = cluster->line;
+	unsigned proxy_line = 0;
 	int rc = get_text(rd, cluster, "server", &k->server, &line);
 
 	if (rc)
@@ -230,34 +304,124 @@ static int read_cluster(struct reader *rd, const struct yaml_node *cluster, stru
 	if (strncasecmp(k->server, "https://", 8) && strncasecmp(k->server, "http://", 7))
 		return refuse(rd, line, -EINVAL, "give the API server's https:// address",
 			"server \"%s\" is no https:// address", k->server);
+	if ((rc = check_url(rd, line, "server", k->server, false)))
+		return rc;
 	while (k->server[strlen(k->server) - 1] == '/')
 		k->server[strlen(k->server) - 1] = '\0';
-	if (k->server[strlen(k->server) - 1] == ':')
-		return refuse(rd, line, -EINVAL, "give the API server's https:// address",
-			"server \"%s//\" names no host", k->server);
 	k->server_where = xasprintf("%s:%u", rd->path, line);
 	if ((rc = get_bool(rd, cluster, "insecure-skip-tls-verify", &k->insecure)) ||
 		(rc = get_text(rd, cluster, "tls-server-name", &k->tls_server_name, NULL)) ||
-		(rc = get_text(rd, cluster, "proxy-url", &k->proxy_url, NULL)) ||
+		(rc = get_text(rd, cluster, "proxy-url", &k->proxy_url, &proxy_line)) ||
 		(rc = get_pem(rd, cluster, "certificate-authority", &k->ca)))
 		return rc;
+	if (k->proxy_url && strncasecmp(k->proxy_url, "http://", 7) &&
+		strncasecmp(k->proxy_url, "https://", 8) && strncasecmp(k->proxy_url, "socks5://", 9))
+		return refuse(rd, proxy_line, -EINVAL, "give an http, https or socks5 address",
+			"proxy-url is none of a proxy");
+	if (k->proxy_url && (rc = check_url(rd, proxy_line, "proxy-url", k->proxy_url, true)))
+		return rc;
+	read_exec_config(cluster, k);
 	if (k->insecure && (k->ca.path || k->ca.data))
 		return refuse(rd, line, -EINVAL, "remove one of the two",
 			"the cluster has insecure-skip-tls-verify and a certificate-authority");
 	return 0;
 }
 
+/* Strings into a new array. */
+static int get_texts(
+	struct reader *rd, const struct yaml_node *map, const char *key, char ***ret, size_t *ret_n)
+{
+	const struct yaml_node *list = yaml_get(map, key);
+	size_t cap = 0;
+
+	if (!list || (list->kind == YAML_SCALAR && !yaml_text(list)))
+		return 0;
+	if (list->kind != YAML_SEQUENCE)
+		return refuse(rd, list->line, -EINVAL, "write a list", "%s is not a list", key);
+	for (size_t i = 0; i < list->n; i++) {
+		if (list->items[i]->kind != YAML_SCALAR)
+			return refuse(rd, list->items[i]->line, -EINVAL, "write a string",
+				"an item of %s is not a string", key);
+		*VEC_ADD(*ret, *ret_n, cap) = xstrdup(list->items[i]->text);
+	}
+	return 0;
+}
+
+static int get_env(struct reader *rd, const struct yaml_node *exec, struct kubeconfig_exec *ret)
+{
+	const struct yaml_node *list = yaml_get(exec, "env");
+	size_t cap = 0;
+
+	if (!list || (list->kind == YAML_SCALAR && !yaml_text(list)))
+		return 0;
+	if (list->kind != YAML_SEQUENCE)
+		return refuse(rd, list->line, -EINVAL, "write a list", "env is not a list");
+	for (size_t i = 0; i < list->n; i++) {
+		const char *name = yaml_text(yaml_get(list->items[i], "name"));
+		const struct yaml_node *value = yaml_get(list->items[i], "value");
+
+		if (!name || !*name || strchr(name, '=') || !value || value->kind != YAML_SCALAR)
+			return refuse(rd, list->items[i]->line, -EINVAL, "write {name: NAME, value: VALUE}",
+				"an item of env has no name and value");
+		*VEC_ADD(ret->env, ret->n_env, cap) = xasprintf("%s=%s", name, value->text);
+	}
+	return 0;
+}
+
+static int read_exec(struct reader *rd, const struct yaml_node *exec, struct kubeconfig_exec *ret)
+{
+	static const char *const versions[] = {
+		"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"};
+	CLEANUP_FREE char *command = NULL;
+	CLEANUP_FREE char *mode = NULL;
+	unsigned line = exec->line;
+	unsigned version_line = exec->line;
+	unsigned mode_line = exec->line;
+	bool known = false;
+	int rc;
+
+	if (exec->kind != YAML_MAPPING)
+		return refuse(rd, line, -EINVAL, "write a mapping", "exec is not a mapping");
+	if ((rc = get_text(rd, exec, "command", &command, &line)) ||
+		(rc = get_text(rd, exec, "apiVersion", &ret->api_version, &version_line)) ||
+		(rc = get_text(rd, exec, "interactiveMode", &mode, &mode_line)) ||
+		(rc = get_text(rd, exec, "installHint", &ret->install_hint, NULL)) ||
+		(rc = get_bool(rd, exec, "provideClusterInfo", &ret->provide_cluster_info)) ||
+		(rc = get_texts(rd, exec, "args", &ret->args, &ret->n_args)) || (rc = get_env(rd, exec, ret)))
+		return rc;
+	if (!command)
+		return refuse(rd, line, -EINVAL, "name the program", "exec has no command");
+	for (size_t i = 0; i < ARRAY_SIZE(versions) && ret->api_version; i++)
+		known |= !strcmp(ret->api_version, versions[i]);
+	if (!known)
+		return refuse(rd, version_line, ret->api_version ? -ENOTSUP : -EINVAL,
+			"use client.authentication.k8s.io/v1", "exec has %s apiVersion%s%s",
+			ret->api_version ? "an unknown" : "no", ret->api_version ? " " : "",
+			ret->api_version ? ret->api_version : "");
+	if (mode && !strcmp(mode, "Always"))
+		return refuse(rd, mode_line, -ENOTSUP, "use a plugin that can do without a terminal",
+			"exec has interactiveMode Always, and nobody is there to be asked");
+	if (mode && strcmp(mode, "Never") && strcmp(mode, "IfAvailable"))
+		return refuse(rd, mode_line, -EINVAL, "write Never or IfAvailable",
+			"interactiveMode \"%s\" is unknown", mode);
+	ret->where = xasprintf("%s:%u", rd->path, line);
+	/* With a slash it is relative to this file, without one it is looked for in $PATH. */
+	ret->command = strchr(command, '/') ? beside(rd->path, command) : TAKE_PTR(command);
+	return 0;
+}
+
 static int read_user(struct reader *rd, const struct yaml_node *user, struct kubeconfig *k)
 {
-	static const char *const refused[] = {"exec", "auth-provider", "username", "password", "as", "as-uid",
-		"as-groups", "as-user-extra"};
+	static const char *const refused[] = {
+		"auth-provider", "username", "password", "as", "as-uid", "as-groups", "as-user-extra"};
+	const struct yaml_node *exec = yaml_get(user, "exec");
 	int rc;
 
 	for (size_t i = 0; i < user->n; i++)
 		for (size_t j = 0; j < ARRAY_SIZE(refused); j++)
 			if (!strcmp(user->pairs[i].key, refused[j]))
 				return refuse(rd, user->pairs[i].line, -ENOTSUP,
-					"use token, tokenFile or client-certificate(-data) with "
+					"use token, tokenFile, exec or client-certificate(-data) with "
 					"client-key(-data)",
 					"user authentication by \"%s\" is not supported", refused[j]);
 	if ((rc = get_text(rd, user, "token", &k->token, NULL)) ||
@@ -269,56 +433,104 @@ static int read_user(struct reader *rd, const struct yaml_node *user, struct kub
 		return refuse(rd, user->line, -EINVAL, "give both",
 			"the user has a client-%s without a client-%s", k->cert.where ? "certificate" : "key",
 			k->cert.where ? "key" : "certificate");
-	return 0;
+	if (!exec || (exec->kind == YAML_SCALAR && !yaml_text(exec)))
+		return 0;
+	if (k->token || k->token_file || k->cert.where)
+		return refuse(rd, exec->line, -EINVAL, "remove one of the two", "the user has exec and a %s",
+			k->cert.where ? "client-certificate" : "token");
+	return read_exec(rd, exec, &k->exec);
 }
 
-static int read_context(struct reader *rd, const struct yaml_node *root, struct kubeconfig *k)
+static int read_context(struct reader *rd, struct kubeconfig *k)
 {
-	const struct yaml_node *current = yaml_get(root, "current-context");
+	const struct yaml_node *current = NULL;
 	const struct yaml_node *context = NULL;
 	const struct yaml_node *cluster = NULL;
 	const struct yaml_node *user = NULL;
-	const char *name = yaml_text(current);
-	const char *cluster_name;
-	const char *user_name;
+	const char *name = NULL;
+	const char *cluster_name, *user_name, *context_path;
 	int rc;
 
-	if (!root || root->kind != YAML_MAPPING)
-		return refuse(rd, root ? root->line : 1, -EINVAL, NULL, "not a kubeconfig: no mapping");
+	for (size_t i = 0; i < rd->n && (!name || !*name); i++) {
+		rd->path = rd->paths[i];
+		current = yaml_get(yamldoc_root(rd->files[i], 0), "current-context");
+		name = yaml_text(current);
+	}
 	if (!name || !*name)
-		return refuse(rd, current ? current->line : root->line, -EINVAL,
-			"kubectl config use-context NAME", "no current-context is set");
-	rc = find_named(rd, root, "contexts", "context", name, current->line, &context);
+		return refuse(rd, current ? current->line : yamldoc_root(rd->files[rd->n - 1], 0)->line,
+			-EINVAL, "kubectl config use-context NAME", "no current-context is set");
+	k->origin = xasprintf("kubeconfig %s", rd->path);
+	rc = find_named(rd, "contexts", "context", name, current->line, &context);
 	if (rc)
 		return rc;
+	context_path = rd->path;
 	cluster_name = yaml_text(yaml_get(context, "cluster"));
 	user_name = yaml_text(yaml_get(context, "user"));
 	if (!cluster_name)
 		return refuse(rd, context->line, -EINVAL, NULL, "context \"%s\" names no cluster", name);
-	rc = find_named(rd, root, "clusters", "cluster", cluster_name, context->line, &cluster);
+	rc = find_named(rd, "clusters", "cluster", cluster_name, context->line, &cluster);
 	if (!rc)
 		rc = read_cluster(rd, cluster, k);
 	if (rc || !user_name || !*user_name)
 		return rc;
-	rc = find_named(rd, root, "users", "user", user_name, context->line, &user);
+	rd->path = context_path;
+	rc = find_named(rd, "users", "user", user_name, context->line, &user);
 	return rc ? rc : read_user(rd, user, k);
 }
 
-static int read_file(const char *path, struct kubeconfig *k, struct error *err)
+/* Takes one more file; one that is not there is passed over when it 'may_be_missing'. */
+static int add_file(struct reader *rd, const char *path, bool may_be_missing, size_t *cap)
 {
-	struct reader rd = {.path = path, .err = err};
 	struct yaml_stream *stream = NULL;
-	int rc = yamldoc_read_file(path, &stream, err);
+	const struct yaml_node *root;
+	size_t cap_paths = rd->n ? *cap : 0;
+	int rc;
 
+	if (may_be_missing && access(path, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	rc = yamldoc_read_file(path, &stream, rd->err);
 	if (rc)
 		return rc;
+	*VEC_ADD(rd->paths, rd->n, cap_paths) = xstrdup(path);
+	rd->n--;
+	*VEC_ADD(rd->files, rd->n, *cap) = stream;
+	rd->path = rd->paths[rd->n - 1];
+	root = yamldoc_root(stream, 0);
 	if (yamldoc_count(stream) != 1)
-		rc = refuse(&rd, 1, -EINVAL, NULL, "not a kubeconfig: %zu documents instead of one",
+		return refuse(rd, 1, -EINVAL, NULL, "not a kubeconfig: %zu documents instead of one",
 			yamldoc_count(stream));
-	else
-		rc = read_context(&rd, yamldoc_root(stream, 0), k);
-	yamldoc_free(stream);
-	k->origin = xasprintf("kubeconfig %s", path);
+	if (!root || root->kind != YAML_MAPPING)
+		return refuse(rd, root ? root->line : 1, -EINVAL, NULL, "not a kubeconfig: no mapping");
+	return 0;
+}
+
+/* 'path': one file, or with 'list' several with colons between. */
+static int read_files(const char *path, bool list, struct kubeconfig *k, struct error *err)
+{
+	CLEANUP_FREE char *copy = xstrdup(path);
+	struct reader rd = {.err = err};
+	bool several = list && strchr(path, ':');
+	char *rest = copy;
+	size_t cap = 0;
+	int rc = 0;
+
+	while (rest && !rc) {
+		char *one = several ? strsep(&rest, ":") : TAKE_PTR(rest);
+
+		if (*one)
+			rc = add_file(&rd, one, several, &cap);
+	}
+	if (!rc && !rd.n)
+		rc = error_set(
+			err, -ENOENT, "$KUBECONFIG", "correct it, or unset it", "none of its files is there");
+	if (!rc)
+		rc = read_context(&rd, k);
+	for (size_t i = 0; i < rd.n; i++) {
+		yamldoc_free(rd.files[i]);
+		free(rd.paths[i]);
+	}
+	free(rd.files);
+	free(rd.paths);
 	return rc;
 }
 
@@ -350,19 +562,16 @@ static int find(const char *path, struct kubeconfig *k, struct error *err)
 	const char *home = env("HOME");
 
 	if (path)
-		return read_file(path, k, err);
+		return read_files(path, false, k, err);
 	path = env("KUBECONFIG");
-	if (path && strchr(path, ':'))
-		return error_set(err, -EINVAL, "$KUBECONFIG", "name one with --kubeconfig",
-			"several files are named; slipstream does not merge them");
 	if (path)
-		return read_file(path, k, err);
+		return read_files(path, true, k, err);
 	if (host)
 		return read_in_cluster(host, k, err);
 	if (home) {
 		home_path = xasprintf("%s/.kube/config", home);
 		if (access(home_path, F_OK) == 0)
-			return read_file(home_path, k, err);
+			return read_files(home_path, false, k, err);
 	}
 	return error_set(err, -ENOENT, "API server",
 		"give --kubeconfig FILE, or --manifests PATH to do without one",

@@ -1,48 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "k8s/transport.h"
+#include "k8s/transport_private.h"
 
 #include "base/mem.h"
-#include "k8s/credentials.h"
+#include "k8s/exec_plugin.h"
 
-#include <curl/curl.h>
 #include <errno.h>
-#include <event2/event.h>
-#include <event2/event_struct.h>
-#include <linux/tcp.h>
-#include <netinet/in.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/socket.h>
-#include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
-#define CONNECT_LIMIT_MS 30000
 #define MAX_STREAMS 32
-#define RECEIVE_BUFFER 65536
-
-enum protocol { PROTOCOL_UNKNOWN, PROTOCOL_HTTP1, PROTOCOL_HTTP2 };
-
-struct transport_request {
-	struct transport *t;
-	struct transport_request *next;
-	CURL *easy; /* NULL: queued */
-	char *path;
-	char *body; /* of a POST or PATCH, else NULL */
-	size_t body_len;
-	bool patch;
-	bool gzip;
-	bool cancelled; /* from a callback of curl: freed when curl has returned */
-	bool answered;
-	unsigned retry_after_s;
-	struct curl_slist *headers;
-	struct curl_slist *connect_to;
-	struct transport_callbacks cb;
-	void *arg;
-	char problem[CURL_ERROR_SIZE];
-};
 
 struct watched_socket {
 	struct event ev;
@@ -50,99 +18,12 @@ struct watched_socket {
 	struct transport *t;
 };
 
-struct transport {
-	struct event_base *base;
-	CURLM *multi;
-	const struct kubeconfig *k;
-	struct transport_owner owner;
-	struct credentials credentials;
-	bool token_refused;
-	bool credentials_bad; /* told */
-	bool busy;            /* inside curl or the handling of what it said */
-	bool in_curl;
-	enum protocol protocol;
-	struct transport_request *requests; /* in order of their start */
-	struct transport_request *probe;    /* goes alone: the protocol is not known */
-	struct event timer;
-	int *fds; /* open TCP sockets */
-	size_t n_fds, cap_fds;
-	uint64_t bytes_closed;
-	unsigned connections;
-	char *user_agent;
-	char *connect_to; /* for tls-server-name, else NULL */
-	char *url;        /* what paths are added to */
-	char *host_header;
-};
-
-static uint64_t now_ms(void)
+uint64_t transport_now(void)
 {
 	struct timespec ts;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-/* --- sockets: options and counting --- */
-
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *a)
-{
-	static const struct {
-		int level, name, value;
-	} options[] = {
-		{SOL_SOCKET, SO_KEEPALIVE, 1},
-		{IPPROTO_TCP, TCP_KEEPIDLE, 30},
-		{IPPROTO_TCP, TCP_KEEPINTVL, 10},
-		{IPPROTO_TCP, TCP_KEEPCNT, 3},
-		{IPPROTO_TCP, TCP_USER_TIMEOUT, 30000},
-	};
-	struct transport *t = arg;
-	int fd = socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-
-	(void)purpose;
-	if (fd < 0)
-		return CURL_SOCKET_BAD;
-	/* Best effort: without them a dead peer is noticed later, by the reflector's deadlines. */
-	for (size_t i = 0; i < ARRAY_SIZE(options); i++)
-		(void)setsockopt(
-			fd, options[i].level, options[i].name, &options[i].value, sizeof(options[i].value));
-	*VEC_ADD(t->fds, t->n_fds, t->cap_fds) = fd;
-	return fd;
-}
-
-static uint64_t socket_bytes(int fd)
-{
-	struct tcp_info info = {0};
-	socklen_t len = sizeof(info);
-
-	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) == 0 ? info.tcpi_bytes_received : 0;
-}
-
-static int close_socket(void *arg, curl_socket_t fd)
-{
-	struct transport *t = arg;
-
-	t->bytes_closed += socket_bytes(fd);
-	for (size_t i = 0; i < t->n_fds; i++) {
-		if (t->fds[i] == fd) {
-			t->fds[i] = t->fds[--t->n_fds];
-			break;
-		}
-	}
-	return close(fd);
-}
-
-uint64_t transport_bytes_received(const struct transport *t)
-{
-	uint64_t sum = t->bytes_closed;
-
-	for (size_t i = 0; i < t->n_fds; i++)
-		sum += socket_bytes(t->fds[i]);
-	return sum;
-}
-
-unsigned transport_connections(const struct transport *t)
-{
-	return t->connections;
 }
 
 /* --- requests --- */
@@ -170,6 +51,8 @@ static void request_free(struct transport *t, struct transport_request *r)
 		curl_multi_remove_handle(t->multi, r->easy);
 		curl_easy_cleanup(r->easy);
 	}
+	for (struct curl_slist *h = r->headers; h; h = h->next) /* one has the token */
+		explicit_bzero(h->data, strlen(h->data));
 	curl_slist_free_all(r->headers);
 	curl_slist_free_all(r->connect_to);
 	free(r->path);
@@ -270,183 +153,21 @@ static size_t on_data(char *data, size_t size, size_t n, void *arg)
 	return size * n;
 }
 
-static CURLcode set_blob(CURL *easy, CURLoption option, const struct credentials_item *item)
+void transport_refresh(struct transport *t)
 {
-	struct curl_blob blob = {.data = item->data, .len = item->len, .flags = CURL_BLOB_COPY};
-
-	return curl_easy_setopt(easy, option, &blob);
-}
-
-/* Contents, not file names, are given to curl: its cache of connections and CA stores then knows the old from
- * the new. */
-static CURLcode set_tls(struct transport *t, CURL *easy)
-{
-	CURLcode rc = curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
-
-	if (t->credentials.ca.data && !rc) {
-		rc = set_blob(easy, CURLOPT_CAINFO_BLOB, &t->credentials.ca);
-		if (!rc) /* else the system's folder of CAs would be trusted as well */
-			rc = curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
-	}
-	if (t->credentials.cert.data && t->credentials.key.data && !rc) {
-		rc = set_blob(easy, CURLOPT_SSLCERT_BLOB, &t->credentials.cert);
-		if (!rc)
-			rc = set_blob(easy, CURLOPT_SSLKEY_BLOB, &t->credentials.key);
-	}
-	if (t->k->insecure && !rc) {
-		curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
-		curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
-	}
-	return rc;
-}
-
-static CURLcode add_header(struct transport_request *r, const char *line)
-{
-	struct curl_slist *longer = curl_slist_append(r->headers, line);
-
-	if (!longer)
-		return CURLE_OUT_OF_MEMORY;
-	r->headers = longer;
-	return CURLE_OK;
-}
-
-static CURLcode set_headers(struct transport *t, struct transport_request *r)
-{
-	CURLcode rc = add_header(r, "Accept: application/json");
-
-	if (r->body && !rc)
-		rc = add_header(r, r->patch ? "Content-Type: application/merge-patch+json"
-					    : "Content-Type: application/json");
-	if (t->host_header && !rc)
-		rc = add_header(r, t->host_header);
-	if (t->credentials.token.data && !rc) {
-		CLEANUP_FREE char *line = xasprintf("Authorization: Bearer %s", t->credentials.token.data);
-
-		rc = add_header(r, line);
-		explicit_bzero(line, strlen(line));
-	}
-	return rc ? rc : curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);
-}
-
-static CURLcode set_options(struct transport *t, struct transport_request *r)
-{
-	CLEANUP_FREE char *url = xasprintf("%s%s", t->url, r->path);
-	CURL *easy = r->easy;
-	CURLcode rc;
-
-	curl_easy_setopt(easy, CURLOPT_PRIVATE, r);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, r->problem);
-	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-	curl_easy_setopt(easy, CURLOPT_HEADERDATA, r);
-	curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, r);
-	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
-	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-	curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, t);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_LIMIT_MS);
-	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER);
-	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, t->protocol == PROTOCOL_HTTP1 ? 0L : 1L);
-	if (t->k->proxy_url && (rc = curl_easy_setopt(easy, CURLOPT_PROXY, t->k->proxy_url)))
-		return rc;
-	if (t->connect_to) {
-		r->connect_to = curl_slist_append(NULL, t->connect_to);
-		curl_easy_setopt(easy, CURLOPT_CONNECT_TO, r->connect_to);
-	}
-	if (r->body) {
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, r->body);
-		if (r->patch)
-			curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PATCH");
-	}
-	if (r->gzip)
-		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
-	if ((rc = curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https")) ||
-		(rc = curl_easy_setopt(easy, CURLOPT_USERAGENT, t->user_agent)) ||
-		(rc = curl_easy_setopt(easy, CURLOPT_URL, url)) || (rc = set_tls(t, easy)))
-		return rc;
-	return set_headers(t, r);
-}
-
-static void refresh(struct transport *t)
-{
+	struct credentials *c = &t->credentials;
 	struct error err = {0};
-	int rc = credentials_refresh(&t->credentials, t->k, now_ms(), t->token_refused, &err);
+	int rc = credentials_refresh(c, t->k, transport_now(), t->token_refused, &err);
 
 	t->token_refused = false;
 	if (rc && !t->credentials_bad && t->owner.trouble)
 		t->owner.trouble(t->owner.arg, &err);
 	t->credentials_bad = rc != 0;
-}
-
-static bool tls_failure(CURLcode code)
-{
-	switch (code) {
-	case CURLE_SSL_CONNECT_ERROR:
-	case CURLE_PEER_FAILED_VERIFICATION:
-	case CURLE_SSL_CERTPROBLEM:
-	case CURLE_SSL_CIPHER:
-	case CURLE_SSL_CACERT_BADFILE:
-	case CURLE_SSL_ISSUER_ERROR:
-	case CURLE_SSL_ENGINE_INITFAILED:
-	case CURLE_SSL_ENGINE_NOTFOUND:
-	case CURLE_SSL_ENGINE_SETFAILED:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static const char *mend_for(CURLcode code)
-{
-	switch (code) {
-	case CURLE_COULDNT_RESOLVE_HOST:
-		return "check the server's name, and this node's DNS";
-	case CURLE_COULDNT_RESOLVE_PROXY:
-		return "check proxy-url or the proxy variables of the environment";
-	case CURLE_COULDNT_CONNECT:
-	case CURLE_OPERATION_TIMEDOUT:
-		return "check that the API server runs and that this is its address";
-	case CURLE_PEER_FAILED_VERIFICATION:
-		return "check certificate-authority, and that the certificate has the server's name (else "
-		       "set "
-		       "tls-server-name)";
-	case CURLE_SSL_CACERT_BADFILE:
-		return "check certificate-authority";
-	case CURLE_SSL_CERTPROBLEM:
-		return "check client-certificate and client-key, and that they belong together";
-	case CURLE_SSL_CONNECT_ERROR:
-		return "check that the address is that of a TLS server";
-	default:
-		return NULL;
-	}
-}
-
-/* A server that goes away during the TLS handshake is no failure of TLS. */
-static bool lost_in_handshake(const struct transport_request *r, CURLcode code)
-{
-	long error = 0;
-
-	return code == CURLE_SSL_CONNECT_ERROR && r->easy &&
-	       curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error) == CURLE_OK && error;
-}
-
-/* In words that are the same each time: libcurl's own have milliseconds in them. */
-static void say(const struct transport_request *r, CURLcode code, char *buf, size_t size)
-{
-	long error = 0;
-
-	if (r->easy)
-		curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error);
-	if ((code == CURLE_COULDNT_CONNECT || lost_in_handshake(r, code)) && error)
-		snprintf(buf, size, "cannot connect: %s", strerror((int)error));
-	else if (code == CURLE_OPERATION_TIMEDOUT)
-		snprintf(buf, size, "cannot connect: no answer within %d s", CONNECT_LIMIT_MS / 1000);
-	else
-		snprintf(buf, size, "%s", r->problem[0] ? r->problem : curl_easy_strerror(code));
+	/* As client-go does: what was let in by a certificate, and whom an authority vouched for, is looked at
+	 * anew. */
+	if (c->tls_generation != t->tls_generation)
+		transport_cut(t);
+	t->tls_generation = c->tls_generation;
 }
 
 static void request_done(struct transport *t, struct transport_request *r, CURLcode code)
@@ -464,30 +185,86 @@ static void request_done(struct transport *t, struct transport_request *r, CURLc
 	/* libcurl 7.88 takes a connection that ends among the header lines for an empty answer. */
 	if (code == CURLE_OK && !r->answered)
 		code = CURLE_GOT_NOTHING;
-	if (code != CURLE_OK) {
-		CLEANUP_FREE char *object = xasprintf("API server %s", t->k->server);
-		char words[CURL_ERROR_SIZE];
-
-		say(r, code, words, sizeof(words));
-		result.failed = true;
-		if (lost_in_handshake(r, code))
-			code = CURLE_COULDNT_CONNECT;
-		result.failure = tls_failure(code) ? SOURCE_FAILURE_TLS : SOURCE_FAILURE_CONNECT;
-		error_set(&result.error, -EIO, object, mend_for(code), "%s", words);
-		error_at(&result.error, t->k->server_where, 0);
-	}
+	if (code != CURLE_OK)
+		transport_explain(r, code, &result);
 	request_free(t, r);
 	cb.done(arg, &result);
+}
+
+/* What waits fails, with 'err'; not what the callbacks ask for. */
+static void fail_queued(struct transport *t, const struct error *err)
+{
+	struct transport_result result = {
+		.failed = true, .failure = SOURCE_FAILURE_UNAUTHORIZED, .error = *err};
+	struct transport_request **at = &t->requests;
+	struct transport_request *waiting;
+
+	while (*at && (*at)->easy)
+		at = &(*at)->next;
+	/* Queued ones are the last. */
+	waiting = *at;
+	for (struct transport_request *r = waiting; r; r = r->next)
+		r->failing = true;
+	while (waiting) {
+		struct transport_callbacks cb = waiting->cb;
+		void *arg = waiting->arg;
+
+		request_free(t, waiting);
+		cb.done(arg, &result);
+		for (waiting = t->requests; waiting && !waiting->failing; waiting = waiting->next)
+			;
+	}
+}
+
+static void settle(struct transport *t);
+
+static void plugin_done(void *arg, int rc, struct exec_credential *credential, const struct error *err)
+{
+	struct transport *t = arg;
+
+	t->plugin = NULL;
+	t->busy = true;
+	if (rc)
+		fail_queued(t, err);
+	else
+		credentials_take(&t->credentials, credential);
+	/* Once, even if it has expired by this clock. */
+	t->just_given = !rc;
+	settle(t);
+	t->just_given = false;
+}
+
+/* Whether requests may start. False: the exec plugin runs, or just failed to start. */
+static bool have_credential(struct transport *t)
+{
+	struct error err = {0};
+
+	if (!t->k->exec.command || t->just_given)
+		return true;
+	if (t->plugin)
+		return false;
+	if (!t->token_refused && credentials_fresh(&t->credentials, (int64_t)time(NULL)))
+		return true;
+	t->token_refused = false;
+	if (exec_plugin_start(t->base, t->k, t->credentials.ca.data, EXEC_PLUGIN_LIMIT_MS, plugin_done, t,
+		    &t->plugin, &err))
+		fail_queued(t, &err);
+	return false;
 }
 
 static void start_one(struct transport *t, struct transport_request *r)
 {
 	CURLcode rc = CURLE_OUT_OF_MEMORY;
 
-	refresh(t);
+	transport_refresh(t);
 	r->easy = curl_easy_init();
-	if (r->easy)
-		rc = set_options(t, r);
+	if (r->easy) {
+		curl_easy_setopt(r->easy, CURLOPT_HEADERFUNCTION, on_header);
+		curl_easy_setopt(r->easy, CURLOPT_HEADERDATA, r);
+		curl_easy_setopt(r->easy, CURLOPT_WRITEFUNCTION, on_data);
+		curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r);
+		rc = transport_set_options(t, r);
+	}
 	if (!rc && curl_multi_add_handle(t->multi, r->easy) != CURLM_OK)
 		rc = CURLE_FAILED_INIT;
 	if (rc)
@@ -506,7 +283,7 @@ static void start_queued(struct transport *t)
 			return;
 		for (r = t->requests; r && r->easy; r = r->next)
 			;
-		if (!r)
+		if (!r || !have_credential(t))
 			return;
 		if (t->protocol == PROTOCOL_UNKNOWN)
 			t->probe = r;
@@ -670,63 +447,10 @@ void transport_token_refused(struct transport *t)
 
 /* --- life cycle --- */
 
-static const char *machine(struct utsname *u)
-{
-	if (uname(u) < 0)
-		return "unknown";
-	if (!strcmp(u->machine, "x86_64"))
-		return "amd64";
-	if (!strcmp(u->machine, "aarch64"))
-		return "arm64";
-	return u->machine;
-}
-
-/* Checks the server's URL; for tls-server-name prepares a URL with that name, the address to connect to, and
- * the Host. */
-static int set_url(struct transport *t, struct error *err)
-{
-	char *host = NULL, *port = NULL, *url = NULL;
-	const char *name = t->k->tls_server_name;
-	CURLU *u = curl_url();
-	CURLUcode rc = u ? curl_url_set(u, CURLUPART_URL, t->k->server, 0) : CURLUE_OUT_OF_MEMORY;
-
-	if (!rc)
-		rc = curl_url_get(u, CURLUPART_HOST, &host, 0);
-	if (!rc)
-		rc = curl_url_get(u, CURLUPART_PORT, &port, CURLU_DEFAULT_PORT);
-	if (!rc && name) {
-		rc = curl_url_set(u, CURLUPART_HOST, name, 0);
-		if (!rc)
-			rc = curl_url_get(u, CURLUPART_URL, &url, 0);
-		if (!rc) {
-			t->connect_to = xasprintf("%s:%s:%s:%s", name, port, host, port);
-			t->host_header = xasprintf("Host: %s:%s", host, port);
-			t->url = xstrdup(url);
-			while (t->url[0] && t->url[strlen(t->url) - 1] == '/')
-				t->url[strlen(t->url) - 1] = '\0';
-		}
-	} else if (!rc) {
-		t->url = xstrdup(t->k->server);
-	}
-	if (rc) {
-		CLEANUP_FREE char *object = xasprintf("API server %s", t->k->server);
-
-		error_set(err, -EINVAL, object, "give the API server's https:// address",
-			"not an address: %s", curl_url_strerror(rc));
-		error_at(err, t->k->server_where, 0);
-	}
-	curl_free(host);
-	curl_free(port);
-	curl_free(url);
-	curl_url_cleanup(u);
-	return rc ? -EINVAL : 0;
-}
-
 int transport_new(struct event_base *base, const struct kubeconfig *k, const struct transport_owner *owner,
 	struct transport **ret, struct error *err)
 {
 	struct transport *t = xcalloc(1, sizeof(*t));
-	struct utsname u;
 	int rc;
 
 	*ret = NULL;
@@ -737,10 +461,11 @@ int transport_new(struct event_base *base, const struct kubeconfig *k, const str
 	t->k = k;
 	t->owner = *owner;
 	evtimer_assign(&t->timer, base, on_timer, t);
-	t->user_agent = xasprintf("slipstream/%s (linux/%s)", SLIPSTREAM_VERSION, machine(&u));
-	rc = credentials_refresh(&t->credentials, k, now_ms(), false, err);
+	transport_socket_init(t);
+	rc = credentials_refresh(&t->credentials, k, transport_now(), false, err);
+	t->tls_generation = t->credentials.tls_generation;
 	if (!rc)
-		rc = set_url(t, err);
+		rc = transport_request_init(t, err);
 	t->multi = rc ? NULL : curl_multi_init();
 	if (!rc && !t->multi)
 		rc = error_set(err, -ENOMEM, "libcurl", NULL, "cannot be initialised");
@@ -767,6 +492,8 @@ void transport_free(struct transport *t)
 	if (t->multi)
 		curl_multi_cleanup(t->multi);
 	event_del(&t->timer);
+	event_del(&t->tick);
+	exec_plugin_free(t->plugin);
 	credentials_done(&t->credentials);
 	free(t->fds);
 	free(t->user_agent);

@@ -17,19 +17,25 @@
  * TLS's ALPN has said so, the first request after a start or a lost connection goes alone and the others wait
  * for its answer; after an HTTP/1.1 answer each request has a connection of its own.
  *
- * Nothing here wakes up to look after a silent connection: the kernel does, with keepalive after 30 s and
- * TCP_USER_TIMEOUT of 30 s for what was sent. Certificates are checked unless the kubeconfig says otherwise,
- * TLS is at least 1.2, redirects are not followed.
+ * A silent peer is noticed within a minute: by the kernel's keepalive where its packets are lost, by a request
+ * that it does not answer where its kernel still acknowledges (k8s/transport_socket.c; HTTP/2 only). That costs
+ * one wake-up in 40 s. GOAWAY lets what runs go on; what it does not cover is sent again over a new connection.
+ *
+ * Certificates are checked unless the kubeconfig says otherwise, TLS is at least 1.2, redirects are not
+ * followed. Credentials are looked at when a request starts and every 40 s: another CA, client certificate or
+ * key cuts all connections, as what they let in is to be looked at anew; an exec plugin runs when there is no
+ * credential, it has expired or was refused, and requests wait for it.
  */
 struct event_base;
 struct transport;
 struct transport_request;
 
 struct transport_result {
-	unsigned http;               /* status, 0: no answer */
-	bool failed;                 /* the transport failed, before or within the answer */
-	enum source_failure failure; /* when failed: CONNECT or TLS */
-	struct error error;          /* when failed: the words, with the server in 'where' */
+	unsigned http; /* status, 0: no answer */
+	bool failed;   /* the transport failed, before or within the answer */
+	enum source_failure
+		failure;    /* when failed: CONNECT, TLS, or UNAUTHORIZED: the exec plugin gave none */
+	struct error error; /* when failed: the words, with the server in 'where' */
 };
 
 struct transport_callbacks {

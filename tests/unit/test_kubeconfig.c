@@ -10,6 +10,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -107,6 +108,89 @@ static void insecure_and_bare(void **state)
 	kubeconfig_done(&k);
 }
 
+#define EXEC_V1 "apiVersion: client.authentication.k8s.io/v1"
+
+static void reads_exec(void **state)
+{
+	CLEANUP_FREE char *command = file_path("bin/login");
+	struct kubeconfig k;
+	struct error err;
+
+	(void)state;
+	assert_int_equal(
+		load("server: 'https://h', extensions: [{name: other, extension: 1}, {name: "
+		     "client.authentication.k8s.io/exec, extension: {audience: a, n: 3}}]",
+			"exec: {command: bin/login, " EXEC_V1
+			"beta1, args: [--x, 3], env: [{name: A, value: 'b=c'}, {name: E, value: ''}], "
+			"interactiveMode: IfAvailable, provideClusterInfo: true, installHint: get it}",
+			&k, &err),
+		0);
+	assert_string_equal(k.exec.command, command);
+	assert_string_equal(k.exec.api_version, "client.authentication.k8s.io/v1beta1");
+	assert_int_equal(k.exec.n_args, 2);
+	assert_string_equal(k.exec.args[1], "3");
+	assert_int_equal(k.exec.n_env, 2);
+	assert_string_equal(k.exec.env[0], "A=b=c");
+	assert_string_equal(k.exec.env[1], "E=");
+	assert_true(k.exec.provide_cluster_info);
+	assert_string_equal(k.exec.install_hint, "get it");
+	assert_string_equal(k.exec.config, "{\"audience\":\"a\",\"n\":3}");
+	assert_non_null(strstr(k.exec.where, "/config:14"));
+	kubeconfig_done(&k);
+	/* One that is found in $PATH. */
+	assert_int_equal(load("server: 'https://h'", "exec: {command: login, " EXEC_V1 "}", &k, &err), 0);
+	assert_string_equal(k.exec.command, "login");
+	assert_false(k.exec.provide_cluster_info);
+	kubeconfig_done(&k);
+}
+
+/* $KUBECONFIG with several files: the first that has a name wins, paths are beside the file that has them. */
+static void merges_files(void **state)
+{
+	CLEANUP_FREE char *value = xasprintf("%s/none:%s/first::%s/sub/second", folder, folder, folder);
+	CLEANUP_FREE char *sub = file_path("sub");
+	CLEANUP_FREE char *token_file = file_path("sub/token");
+	struct kubeconfig k;
+	struct error err = {0};
+
+	(void)state;
+	mkdir(sub, 0700);
+	write_file("first", "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
+			    "clusters: [{name: k, cluster: {server: 'https://first'}}]\n");
+	write_file("sub/second", "current-context: c\n"
+				 "contexts: [{name: c, context: {cluster: other, user: other}}]\n"
+				 "clusters: [{name: k, cluster: {server: 'https://second', "
+				 "tls-server-name: second}}]\n"
+				 "users: [{name: u, user: {tokenFile: token}}]\n");
+	setenv("KUBECONFIG", value, 1);
+	assert_int_equal(kubeconfig_find(NULL, &k, &err), 0);
+	assert_string_equal(k.server, "https://first");
+	assert_null(k.tls_server_name);
+	assert_string_equal(k.token_file, token_file);
+	assert_non_null(strstr(k.server_where, "/first:2"));
+	assert_non_null(strstr(k.origin, "/sub/second"));
+	kubeconfig_done(&k);
+	/* The file and line of what is wrong. */
+	write_file("sub/second", "current-context: c\nusers: [{name: u, user: {as: root}}]\n");
+	assert_int_equal(kubeconfig_find(NULL, &k, &err), -ENOTSUP);
+	assert_non_null(strstr(err.where, "/sub/second:2"));
+	write_file("sub/second", "current-context: c\n");
+	assert_int_equal(kubeconfig_find(NULL, &k, &err), -EINVAL);
+	assert_non_null(strstr(err.where, "/first:1"));
+	assert_non_null(strstr(err.what, "\"u\""));
+	/* None there at all. */
+	setenv("KUBECONFIG", "/nowhere/a:/nowhere/b", 1);
+	assert_int_equal(kubeconfig_find(NULL, &k, &err), -ENOENT);
+	unsetenv("KUBECONFIG");
+	free(value);
+	value = file_path("sub/second");
+	unlink(value);
+	rmdir(sub);
+	free(value);
+	value = file_path("first");
+	unlink(value);
+}
+
 static void refusals(void **state)
 {
 	static const struct {
@@ -127,8 +211,27 @@ static void refusals(void **state)
 		{"server: 'https://h', certificate-authority-data: QUJ", "", -EINVAL, "config:11",
 			"not base64"},
 		{"server: 'https://h', certificate-authority-data: QUJD", "", -EINVAL, "config:11", "no PEM"},
-		{"server: 'https://h'", "exec: {command: aws}", -ENOTSUP, "config:14",
-			"\"exec\" is not supported"},
+		{"server: 'https://user:secret@h'", "", -ENOTSUP, "config:11", "server has a user name"},
+		{"server: 'https://h', proxy-url: 'ftp://p'", "", -EINVAL, "config:11", "proxy-url"},
+		{"server: 'https://h', proxy-url: 'http://'", "", -EINVAL, "config:11", "proxy-url"},
+		{"server: 'https://h'", "exec: aws", -EINVAL, "config:14", "exec is not a mapping"},
+		{"server: 'https://h'", "exec: {command: aws}", -EINVAL, "config:14", "no apiVersion"},
+		{"server: 'https://h'", "exec: {" EXEC_V1 "}", -EINVAL, "config:14", "no command"},
+		{"server: 'https://h'",
+			"exec: {command: a, apiVersion: client.authentication.k8s.io/v1alpha1}", -ENOTSUP,
+			"config:14", "v1alpha1"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 ", interactiveMode: Always}", -ENOTSUP,
+			"config:14", "interactiveMode Always"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 ", interactiveMode: Perhaps}", -EINVAL,
+			"config:14", "Perhaps"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 ", args: b}", -EINVAL, "config:14",
+			"args is not a list"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 ", args: [[b]]}", -EINVAL, "config:14",
+			"an item of args"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 ", env: [{name: 'A=B', value: c}]}",
+			-EINVAL, "config:14", "an item of env"},
+		{"server: 'https://h'", "exec: {command: a, " EXEC_V1 "}, token: t", -EINVAL, "config:14",
+			"exec and a token"},
 		{"server: 'https://h'", "auth-provider: {name: gcp}", -ENOTSUP, "config:14", "auth-provider"},
 		{"server: 'https://h'", "token: t, username: u", -ENOTSUP, "config:14", "username"},
 		{"server: 'https://h'", "password: p", -ENOTSUP, "config:14", "password"},
@@ -228,7 +331,9 @@ static void where_it_is_looked_for(void **state)
 	assert_string_equal(k.server, "https://file");
 	kubeconfig_done(&k);
 	setenv("KUBECONFIG", two, 1);
-	assert_int_equal(kubeconfig_find(NULL, &k, &err), -EINVAL);
+	assert_int_equal(kubeconfig_find(NULL, &k, &err), 0);
+	assert_string_equal(k.server, "https://file");
+	kubeconfig_done(&k);
 	unsetenv("KUBECONFIG");
 	unsetenv("KUBERNETES_SERVICE_HOST");
 	unsetenv("KUBERNETES_SERVICE_PORT");
@@ -326,6 +431,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_all),
 		cmocka_unit_test(insecure_and_bare),
+		cmocka_unit_test(reads_exec),
+		cmocka_unit_test(merges_files),
 		cmocka_unit_test(refusals),
 		cmocka_unit_test(bad_files),
 		cmocka_unit_test(where_it_is_looked_for),

@@ -25,7 +25,7 @@ static void a_watch_survives(void **state)
 	assert_int_equal(tls_server_open(&f.tls), 2);
 	/* Its end is a clean one, and closes the old connection. */
 	for (size_t i = f.api.n_open; i > 0; i--)
-		shutdown(bufferevent_getfd(f.api.open[i - 1]), SHUT_WR);
+		shutdown(bufferevent_getfd(f.api.open[i - 1]->b), SHUT_WR);
 	assert_true(RUN_UNTIL(&f, 5000, watch.done));
 	assert_false(watch.result.failed);
 	assert_true(RUN_UNTIL(&f, 5000, tls_server_open(&f.tls) == 1));
