@@ -141,8 +141,12 @@ CURLcode transport_set_options(struct transport *t, struct transport_request *r)
 	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_BUFFER);
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
 	curl_easy_setopt(easy, CURLOPT_PIPEWAIT, t->protocol == PROTOCOL_HTTP1 ? 0L : 1L);
-	if (t->k->proxy_url && (rc = curl_easy_setopt(easy, CURLOPT_PROXY, t->k->proxy_url)))
-		return rc;
+	if (t->k->proxy_url) {
+		if ((rc = curl_easy_setopt(easy, CURLOPT_PROXY, t->k->proxy_url)))
+			return rc;
+		/* It is for this server whatever NO_PROXY says, as with client-go. */
+		curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+	}
 	if (t->connect_to) {
 		r->connect_to = curl_slist_append(NULL, t->connect_to);
 		curl_easy_setopt(easy, CURLOPT_CONNECT_TO, r->connect_to);
