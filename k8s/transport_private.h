@@ -70,6 +70,7 @@ struct transport {
 	char *connect_to; /* for tls-server-name, else NULL */
 	char *url;        /* what paths are added to */
 	char *host_header;
+	bool direct; /* with connect_to: NO_PROXY covers the server */
 };
 
 uint64_t transport_now(void); /* ms, monotonic */

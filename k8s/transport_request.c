@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "k8s/transport_private.h"
 
+#include "base/addr.h"
 #include "base/mem.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/utsname.h>
 
 #define RECEIVE_BUFFER 65536
@@ -20,6 +22,39 @@ static const char *machine(struct utsname *u)
 	if (!strcmp(u->machine, "aarch64"))
 		return "arm64";
 	return u->machine;
+}
+
+/* Whether $NO_PROXY covers 'host': addresses, CIDRs, names and what is below them, "*". For tls-server-name only,
+ * where libcurl would look at that name; otherwise it does this by itself (from 7.86 on with CIDRs). */
+static bool no_proxy_covers(const char *host)
+{
+	const char *list = getenv("no_proxy") ? getenv("no_proxy") : getenv("NO_PROXY");
+	CLEANUP_FREE char *copy = xstrdup(list ? list : "");
+	CLEANUP_FREE char *bare = xstrndup(host + (*host == '['), strcspn(host + (*host == '['), "]"));
+	char *next = NULL;
+	struct addr addr;
+	bool is_addr = addr_parse(bare, &addr);
+
+	for (char *item = strtok_r(copy, ", ", &next); item; item = strtok_r(NULL, ", ", &next)) {
+		size_t len = strlen(bare);
+		struct prefix prefix;
+		size_t n;
+
+		if (!strcmp(item, "*"))
+			return true;
+		if (is_addr) {
+			if (!strcmp(item, bare) || (strchr(item, '/') && prefix_parse(item, &prefix, NULL) &&
+							   prefix_has(&prefix, &addr)))
+				return true;
+			continue;
+		}
+		item += *item == '.';
+		n = strlen(item);
+		if (n && n <= len && !strcasecmp(bare + len - n, item) &&
+			(n == len || bare[len - n - 1] == '.'))
+			return true;
+	}
+	return false;
 }
 
 /* Checks the server's URL; for tls-server-name prepares a URL with that name, the address to connect to, and
@@ -44,6 +79,7 @@ int transport_request_init(struct transport *t, struct error *err)
 		if (!rc) {
 			t->connect_to = xasprintf("%s:%s:%s:%s", name, port, host, port);
 			t->host_header = xasprintf("Host: %s:%s", host, port);
+			t->direct = no_proxy_covers(host);
 			t->url = xstrdup(url);
 			while (t->url[0] && t->url[strlen(t->url) - 1] == '/')
 				t->url[strlen(t->url) - 1] = '\0';
@@ -146,6 +182,8 @@ CURLcode transport_set_options(struct transport *t, struct transport_request *r)
 			return rc;
 		/* It is for this server whatever NO_PROXY says, as with client-go. */
 		curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
+	} else if (t->connect_to) {
+		curl_easy_setopt(easy, t->direct ? CURLOPT_PROXY : CURLOPT_NOPROXY, "");
 	}
 	if (t->connect_to) {
 		r->connect_to = curl_slist_append(NULL, t->connect_to);
