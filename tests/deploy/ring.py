@@ -579,6 +579,8 @@ def pod(root, secrets, config):
         threading.Thread(target=relay, args=(socket.socket(fileno=fds[0]), api().port, stop), daemon=True).start()
         p.log = log.name
         yield p
+    except AssertionError as e:
+        raise AssertionError(f"{e}; the agent said:\n{open(log.name).read()}")
     finally:
         if p.poll() is None:
             p.send_signal(signal.SIGTERM)
@@ -642,7 +644,7 @@ def rights_of_the_manifests_are_those_used():
             r = json.loads(fetch(p, "/status") or "{}").get("source", {}).get("resources", [])
             return {x["resource"]: x["objects"] for x in r}
 
-        until(ready)
+        until(ready, 120)
         caps = dict(re.findall(r"^(Cap\w+):\s+(\w+)$", open(f"/proc/{p.pid}/status").read(), re.M))
         assert int(caps["CapEff"], 16) == int(caps["CapBnd"], 16) == 1 << 12, caps
         before = objects_seen()
