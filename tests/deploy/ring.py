@@ -631,11 +631,15 @@ def rights_of_the_manifests_are_those_used():
     manifest = objects(open(os.path.join(DEPLOY, "slipstream.yaml")).read())
     a.kubectl("apply", "--server-side", "-f", os.path.join(DEPLOY, "slipstream.yaml"))
     a.kubectl("apply", "--server-side", "-f", "-", text=WORLD)
-    config = os.path.join(a.folder, "config")
+    config, secrets = (os.path.join(a.folder, n) for n in ("config", "secrets"))
     os.makedirs(config)
+    # a token of the ServiceAccount that is there now: another test may have deleted control's
+    shutil.copytree(os.path.join(a.state, "sa"), secrets)
+    with open(os.path.join(secrets, "token"), "w") as f:
+        f.write(a.kubectl("-n", "slipstream", "create", "token", "slipstream").stdout)
     with open(os.path.join(config, "config.yaml"), "w") as f:
         f.write(config_of(manifest))
-    with pod(images()[native][1], os.path.join(a.state, "sa"), config) as p:
+    with pod(images()[native][1], secrets, config) as p:
         def ready():
             assert p.poll() is None, "the agent ended: " + open(p.log).read()
             return fetch(p, "/readyz") == "ok\n"
