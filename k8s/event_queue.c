@@ -2,6 +2,7 @@
 #include "k8s/event_queue.h"
 
 #include "base/mem.h"
+#include "k8s/json_tree.h"
 
 #include <inttypes.h>
 #include <json-c/json.h>
@@ -343,7 +344,7 @@ bool event_queue_next(struct event_queue *q, struct event_time now, struct event
 		ret->path = xstrdup(EVENTS_PATH);
 		put_event(body, q, e);
 	}
-	ret->body = xstrdup(json_object_to_json_string_ext(body, JSON_C_TO_STRING_PLAIN));
+	ret->body = json_tree_text(body);
 	snprintf(ret->reason, sizeof(ret->reason), "%s", e->reason);
 	json_object_put(body);
 	return true;

@@ -60,7 +60,7 @@ static void tell(struct events *e, unsigned http, const struct error *cause)
 	e->told = http;
 	if (http == 403)
 		error_set(&err, -EPERM, "Events",
-			"allow create and patch of events in events.k8s.io with a ClusterRole",
+			"allow create and patch of events in events.k8s.io with a Role in namespace default",
 			"not allowed to %s events in events.k8s.io (403), %s is dropped", verb,
 			e->request.reason);
 	else

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "k8s/credentials.h"
+#include "k8s/json_tree.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -115,6 +116,7 @@ static char *exec_info(const struct kubeconfig *k, const char *ca)
 {
 	struct json_object *root = json_object_new_object();
 	struct json_object *spec = json_object_new_object();
+	CLEANUP_FREE char *text = NULL;
 	char *line;
 
 	add_text(root, "apiVersion", k->exec.api_version);
@@ -136,9 +138,8 @@ static char *exec_info(const struct kubeconfig *k, const char *ca)
 		if (k->exec.config)
 			json_object_object_add(cluster, "config", json_tokener_parse(k->exec.config));
 	}
-	line = xasprintf(
-		"KUBERNETES_EXEC_INFO=%s", json_object_to_json_string_ext(root,
-						   JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	text = json_tree_text(root);
+	line = xasprintf("KUBERNETES_EXEC_INFO=%s", text);
 	json_object_put(root);
 	return line;
 }

@@ -300,6 +300,19 @@ int json_tree_parse(const char *text, size_t len, struct json_object **ret, stru
 		 : 0;
 }
 
+char *json_tree_text(struct json_object *json)
+{
+	char *text = xstrdup(xcheck((void *)json_object_to_json_string_ext(
+		json, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)));
+	struct json_object *again = NULL;
+
+	/* Pieces that it has no memory for are left out without a word (printbuf_memappend() of json-c 0.16). */
+	if (json_tree_parse(text, strlen(text), &again, NULL) || !json_object_equal(json, again))
+		out_of_memory();
+	json_object_put(again);
+	return text;
+}
+
 void json_tree_set(struct json_object *o, const char *key, struct json_object *v)
 {
 	if (json_object_object_add(o, key, v))

@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 /*
- * json_tree: JSON text to json-c's tree, and adding to such a tree, where running out of memory ends the process
+ * json_tree: JSON text to json-c's tree and back, and adding to such a tree, where running out of memory ends the process
  * (base/mem.h).
  *
  * json-c's own tokener does not look at what its allocations return (json_tokener.c of 0.16, Debian 12's: strdup(),
@@ -24,6 +24,9 @@ struct json_object;
 
 /* -EINVAL: "is not JSON: ..." in err->what; '*ret' is NULL then. A JSON null is NULL, too. The caller puts '*ret'. */
 int json_tree_parse(const char *text, size_t len, struct json_object **ret, struct error *err);
+
+/* A tree of what JSON can say as text, in one line; the caller frees it. */
+char *json_tree_text(struct json_object *json);
 
 /* json_object_object_add() and json_object_array_add() that do not fail: they take over 'value'. */
 void json_tree_set(struct json_object *object, const char *key, struct json_object *value);

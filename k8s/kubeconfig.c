@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "base/yamldoc.h"
+#include "k8s/json_tree.h"
 #include "k8s/yaml_json.h"
 
 #include <curl/curl.h>
@@ -253,16 +254,23 @@ static int find_named(struct reader *rd, const char *list, const char *field, co
 /* Whether curl can make something of a URL, and whether it has a host and no user. Says no part of it. */
 static int check_url(struct reader *rd, unsigned line, const char *key, const char *url, bool may_have_user)
 {
-	CURLU *u = curl_url();
+	CURLU *u = xcheck(curl_url());
+	CURLUcode has_host = curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME),
+		  has_user = CURLUE_OK;
 	char *user = NULL;
 	char *host = NULL;
 	int rc = 0;
 
-	if (curl_url_set(u, CURLUPART_URL, url, CURLU_NON_SUPPORT_SCHEME) ||
-		curl_url_get(u, CURLUPART_HOST, &host, 0) || !*host)
+	if (!has_host)
+		has_host = curl_url_get(u, CURLUPART_HOST, &host, 0);
+	if (!has_host)
+		has_user = curl_url_get(u, CURLUPART_USER, &user, 0);
+	if (has_host == CURLUE_OUT_OF_MEMORY || has_user == CURLUE_OUT_OF_MEMORY)
+		out_of_memory();
+	if (has_host || !*host)
 		rc = refuse(
 			rd, line, -EINVAL, "give an address like https://HOST:PORT", "%s names no host", key);
-	else if (!may_have_user && !curl_url_get(u, CURLUPART_USER, &user, 0))
+	else if (!may_have_user && !has_user)
 		rc = refuse(rd, line, -ENOTSUP, "remove it; use token, client-certificate or exec",
 			"%s has a user name in it", key);
 	curl_free(user);
@@ -285,7 +293,7 @@ static void read_exec_config(const struct yaml_node *cluster, struct kubeconfig 
 			strcmp(name, "client.authentication.k8s.io/exec"))
 			continue;
 		json = yaml_to_json(extension);
-		k->exec.config = xstrdup(json_object_to_json_string_ext(json, JSON_C_TO_STRING_PLAIN));
+		k->exec.config = json_tree_text(json);
 		json_object_put(json);
 	}
 }

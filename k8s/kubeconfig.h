@@ -42,7 +42,7 @@ struct kubeconfig_exec {
 
 struct kubeconfig {
 	char *origin; /* "kubeconfig PATH" (that of the current context) or "in-cluster credentials", for messages */
-	char *server;                /* https://HOST[:PORT][/PATH], no trailing slash */
+	char *server;                /* http[s]://HOST[:PORT][/PATH], no trailing slash */
 	char *server_where;          /* "FILE:LINE", or the environment variable */
 	char *tls_server_name;       /* NULL: the server's host */
 	char *proxy_url;             /* NULL: from the environment */

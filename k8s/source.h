@@ -83,7 +83,8 @@ int manifest_source_new(struct event_base *base, struct cluster *cluster, const 
 enum endpoints_mode { ENDPOINTS_AUTO, ENDPOINTS_SLICES, ENDPOINTS_ENDPOINTS, ENDPOINTS_OFF };
 
 struct api_options {
-	const char *kubeconfig; /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
+	const char
+		*kubeconfig; /* path; NULL: $KUBECONFIG, else in-cluster credentials, else ~/.kube/config */
 	enum endpoints_mode endpoints;
 	bool watchlist; /* WatchList instead of LIST, where the server can (k8s/reflector.h) */
 };

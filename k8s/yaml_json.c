@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <json-c/json.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -51,6 +52,7 @@ static struct json_object *fraction(const char *s)
 {
 	const char *p = s + (*s == '-' || *s == '+');
 	size_t whole = strspn(p, "0123456789"), part = 0;
+	double d;
 
 	if (whole > 1 && *p == '0')
 		return NULL;
@@ -69,7 +71,9 @@ static struct json_object *fraction(const char *s)
 	} else if (*p) {
 		return NULL;
 	}
-	return xcheck(json_object_new_double(strtod(s, NULL)));
+	/* What is too large for a number stays text. */
+	d = strtod(s, NULL);
+	return isfinite(d) ? xcheck(json_object_new_double(d)) : NULL;
 }
 
 static struct json_object *scalar(const struct yaml_node *node)

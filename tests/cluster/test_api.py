@@ -207,3 +207,12 @@ def test_api_server_away(w):
     finally:
         w.uncut("n1")
     wait_for("the Service made meanwhile", lambda: "10.96.0.80" in w.elements("n1", "cluster-ips4"), 60)
+
+
+@lab_test(agent=True)
+def test_event_of_the_start(w):
+    """What `kubectl describe node` lists once acceleration has started."""
+    def events():
+        text = w.kubectl("get", "events.events.k8s.io", "-n", "default", "-o", "json")
+        return [e for e in json.loads(text)["items"] if e["regarding"]["name"] == "n1" and e["reason"] == "AccelerationEnabled"]
+    wait_for("Event AccelerationEnabled of n1", events, 20)

@@ -41,7 +41,8 @@ static void lists_then_watches(void **state)
 	assert_non_null(
 		strstr(f.server.log.data, "fieldSelector=spec.clusterIP%21%3DNone&resourceVersion=20 HTTP"));
 	assert_int_equal(count(f.server.log.data, "Authorization: Bearer one\r\n"), 6);
-	assert_int_equal(count(f.server.log.data, "User-Agent: slipstream/"), 6);
+	assert_int_equal(
+		count(f.server.log.data, "User-Agent: slipstream/" SLIPSTREAM_VERSION " (linux/"), 6);
 	assert_int_equal(count(f.server.log.data, "Accept-Encoding: gzip\r\n"), 3);
 	/* the first goes alone: nothing else was asked before it was answered */
 	assert_true(

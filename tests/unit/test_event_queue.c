@@ -139,7 +139,7 @@ static void test_one(void **state)
 	assert_int_equal(event_queue_wait(w->queue, time_of(w)), -1);
 	assert_string_equal(w->first,
 		"/apis/events.k8s.io/v1/namespaces/default/events "
-		"{\"apiVersion\":\"events.k8s.io\\/v1\",\"kind\":\"Event\","
+		"{\"apiVersion\":\"events.k8s.io/v1\",\"kind\":\"Event\","
 		"\"metadata\":{\"name\":\"n1.17979cfe7fb75880\",\"namespace\":\"default\"},"
 		"\"eventTime\":\"2023-11-14T22:13:21.234000Z\",\"reportingController\":\"slipstream\","
 		"\"reportingInstance\":\"slipstream-n1\",\"type\":\"Warning\","

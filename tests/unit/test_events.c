@@ -185,7 +185,7 @@ static void test_forbidden(void **state)
 	assert_string_equal(f->problem,
 		"Events: not allowed to create events in events.k8s.io (403), AccelerationDegraded is "
 		"dropped "
-		"(allow create and patch of events in events.k8s.io with a ClusterRole)");
+		"(allow create and patch of events in events.k8s.io with a Role in namespace default)");
 	happen(f, "a");
 	turn(f, 4);
 	assert_int_equal(f->problems, 2);

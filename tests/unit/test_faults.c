@@ -242,6 +242,13 @@ static void run_kubeconfig(const struct input *in, struct answer *a)
 		for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 			say(a, "%s %s\n", files[i]->path ? files[i]->path : "-",
 				files[i]->data ? files[i]->data : "-");
+		if (k.exec.command)
+			say(a, "%s %s %d %s\n", k.exec.command, k.exec.api_version,
+				k.exec.provide_cluster_info, k.exec.config ? k.exec.config : "-");
+		for (size_t i = 0; i < k.exec.n_args; i++)
+			say(a, "%s\n", k.exec.args[i]);
+		for (size_t i = 0; i < k.exec.n_env; i++)
+			say(a, "%s\n", k.exec.env[i]);
 		kubeconfig_done(&k);
 	}
 	close(fd);
@@ -493,6 +500,16 @@ static void test_kubeconfig(void **state)
 			"ca.crt,"
 			" tls-server-name: k, proxy-url: 'http://p'}}]\nusers: [{name: u, user: {token: "
 			"t}}]\n"));
+	fail_each(run_kubeconfig,
+		INPUT("a kubeconfig with a plugin", OBJECT_NODE,
+			"current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]\n"
+			"clusters: [{name: c, cluster: {server: 'https://h', extensions: [{name: "
+			"client.authentication.k8s.io/exec, extension: {audience: "
+			"'https://a.name.longer.than.the.buffer.that.json-c.starts.with', list: [1, two, "
+			"3.5]}}]}}]\n"
+			"users: [{name: u, user: {exec: {apiVersion: client.authentication.k8s.io/v1, "
+			"command: c, args: [d, e], env: [{name: F, value: g}], interactiveMode: Never, "
+			"provideClusterInfo: true}}}]\n"));
 }
 
 static void real(run_fn *run, const char *name, enum object_kind kind)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tokens that expire, certificate authorities that change: files are read again, nothing is lost, nobody restarts."""
 import os
+import re
 import subprocess
 import time
 
@@ -90,3 +91,23 @@ def test_ca_rotates(r):
         assert not any(r.relisted.values()), r.relisted
     finally:
         serve(old["apiserver.crt"], old["apiserver.key"])
+
+
+@lab_test(smoke=True)
+def test_system_authorities(r):
+    """A kubeconfig without a CA: the server is trusted if the system trusts who signed its certificate, and only then."""
+    bundle, kubeconfig = f"{r.folder}/authorities.crt", f"{r.folder}/without-ca.kubeconfig"
+    with open(f"{r.state}/agent.kubeconfig", encoding="ascii") as f:
+        config = re.sub(r", certificate-authority-data: [^}]*", "", f.read())
+    assert "certificate-authority" not in config
+    with open(kubeconfig, "w", encoding="ascii") as f:
+        f.write(config)
+    with open(bundle, "w", encoding="ascii") as f:
+        f.write(text("/etc/ssl/certs/ca-certificates.crt") + text(f"{r.state}/pki/ca.crt"))
+    plan = (r.program, "plan", "--kubeconfig", kubeconfig, "--node", "n1")
+    p = subprocess.run(plan, capture_output=True, text=True, timeout=60)
+    assert p.returncode and "certificate" in p.stderr, p.stderr
+    # in a mount namespace of its own the system trusts that CA as well
+    mount = f"mount --bind {bundle} /etc/ssl/certs/ca-certificates.crt && exec \"$@\""
+    p = subprocess.run(("unshare", "--mount", "sh", "-c", mount, "sh") + plan, capture_output=True, text=True, timeout=60)
+    assert p.returncode == 0, p.stderr
