@@ -72,14 +72,22 @@ static int on_list_item(void *arg, const char *json, size_t len)
 {
 	struct api_body *b = arg;
 	struct json_object *root;
-	struct error err = {0};
+	int rc = json_tree_parse(json, len, &root, NULL);
 
-	if (json_tree_parse(json, len, &root, &err))
-		b->owner.bad_object(b->owner.arg, &err);
-	else
-		put_object(b, root);
+	/* Nobody knows whose version of before is to stay. */
+	if (rc)
+		return rc;
+	put_object(b, root);
 	json_object_put(root);
 	return 0;
+}
+
+/* ServiceList, List, ... */
+static bool is_list_kind(const char *kind)
+{
+	size_t len = kind ? strlen(kind) : 0;
+
+	return len >= 4 && !strcmp(kind + len - 4, "List");
 }
 
 static int on_list_rest(void *arg, const char *json, size_t len)
@@ -90,6 +98,11 @@ static int on_list_rest(void *arg, const char *json, size_t len)
 
 	if (json_tree_parse(json, len, &root, NULL))
 		return -EINVAL;
+	/* Whatever something in between made of it must not pass for an empty list. */
+	if (!is_list_kind(json_text(root, "kind"))) {
+		json_object_put(root);
+		return -EPROTO;
+	}
 	metadata = json_member(root, "metadata");
 	version = json_text(metadata, "resourceVersion");
 	cont = json_text(metadata, "continue");

@@ -24,7 +24,7 @@
 /* So many in a row, some seconds. */
 #define FORBIDDEN_LASTS 4
 /* Different warnings of a server; more than that are not told. */
-#define MAX_WARNINGS 32
+#define TOLD_MAX 32
 
 struct api_source;
 
@@ -47,7 +47,12 @@ struct resource {
 	uint64_t told_at;
 	bool present;       /* it lasts */
 	unsigned forbidden; /* 403 in a row */
-	char *object_told;  /* the last one about an object */
+};
+
+/* Hashes of what was told; the oldest gives way. */
+struct told {
+	uint64_t hashes[TOLD_MAX];
+	size_t n;
 };
 
 struct api_source {
@@ -56,9 +61,8 @@ struct api_source {
 	struct cluster *cluster;
 	struct source_callbacks cb;
 	enum endpoints_mode endpoints;
-	bool answered;                 /* with 200, once */
-	uint64_t warned[MAX_WARNINGS]; /* hashes of the server's warnings that were told */
-	size_t n_warned;
+	bool answered; /* with 200, once */
+	struct told objects, warnings;
 	struct kubeconfig kubeconfig;
 	struct transport *transport;
 	struct api_post post;
@@ -157,19 +161,35 @@ static void note_problem(struct resource *r, enum source_failure failure, const 
 		r->s->cb.problem(r->s->cb.arg, err);
 }
 
-/* Not a state of the watch, which goes on: told once for each wording. */
+static uint64_t hash_text(uint64_t hash, const char *text)
+{
+	for (; *text; text++)
+		hash = (hash ^ (unsigned char)*text) * 1099511628211ULL; /* FNV-1a */
+	return hash;
+}
+
+static bool told_before(struct told *t, const char *object, const char *text)
+{
+	uint64_t hash = hash_text(hash_text(14695981039346656037ULL, object), text);
+
+	for (size_t i = 0; i < TOLD_MAX && i < t->n; i++)
+		if (t->hashes[i] == hash)
+			return true;
+	t->hashes[t->n++ % TOLD_MAX] = hash;
+	return false;
+}
+
+/* Not a state of the watch, which goes on: told once for each object and wording. */
 static void on_bad_object(void *arg, const struct error *err)
 {
 	struct resource *r = arg;
 	struct error copy = *err;
 
 	r->s->failures[SOURCE_FAILURE_OBJECT]++;
-	if (r->object_told && !strcmp(r->object_told, copy.what))
-		return;
 	if (!copy.object[0])
 		snprintf(copy.object, sizeof(copy.object), "%s", object_kind_names[r->kind]);
-	free(r->object_told);
-	r->object_told = xstrdup(copy.what);
+	if (told_before(&r->s->objects, copy.object, copy.what))
+		return;
 	if (r->s->cb.problem)
 		r->s->cb.problem(r->s->cb.arg, &copy);
 }
@@ -265,12 +285,12 @@ static void on_data(void *arg, const char *data, size_t len)
 
 /*
  * The server has no EndpointSlices of v1 (before Kubernetes 1.21): from now on Endpoints. Only of a server that
- * has answered well before: whatever stands in for it while it is away may answer 404, too.
+ * has answered well before, and never had them: whatever stands in for it while it is away may answer 404, too.
  */
 static void take_endpoints_instead(struct resource *r, struct problem *problem)
 {
 	if (r->kind != OBJECT_ENDPOINT_SLICE || r->s->endpoints != ENDPOINTS_AUTO || r->endpoints ||
-		!r->s->answered)
+		!r->s->answered || r->status.synced)
 		return;
 	r->endpoints = true;
 	error_set(&problem->err, -ENOENT, object_kind_names[r->kind],
@@ -493,17 +513,10 @@ static void on_trouble(void *arg, const struct error *err)
 static void on_warning(void *arg, const char *text)
 {
 	struct api_source *s = arg;
-	uint64_t hash = 14695981039346656037ULL; /* FNV-1a */
 	struct error err;
 
-	for (const char *p = text; *p; p++)
-		hash = (hash ^ (unsigned char)*p) * 1099511628211ULL;
-	for (size_t i = 0; i < s->n_warned; i++)
-		if (s->warned[i] == hash)
-			return;
-	if (s->n_warned == MAX_WARNINGS)
+	if (s->warnings.n == TOLD_MAX || told_before(&s->warnings, "", text))
 		return;
-	s->warned[s->n_warned++] = hash;
 	error_set(&err, -EPERM, "API server", NULL, "it warns: %s", text);
 	if (s->cb.problem)
 		s->cb.problem(s->cb.arg, &err);
@@ -556,7 +569,6 @@ static void api_free(struct source *source)
 			cluster_relist_abort(s->cluster, r->kind);
 		forget_answer(r);
 		reflector_free(r->reflector);
-		free(r->object_told);
 	}
 	kubeconfig_done(&s->kubeconfig);
 	free(s);

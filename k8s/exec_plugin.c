@@ -25,6 +25,7 @@
 #define MAX_OUTPUT (256 << 10)
 #define MAX_WORDS 4096
 #define MAX_DEPTH 16
+#define MAX_READS 256
 
 extern char **environ;
 
@@ -304,6 +305,14 @@ int exec_plugin_parse(const struct kubeconfig_exec *exec, const char *text, size
 	return rc;
 }
 
+/* May be part of a credential: of base64 and base64url too, but a path's '/' is none. */
+static bool is_secret_char(const char *text, size_t run, size_t i)
+{
+	if (text[i] == '/')
+		return run && (i == run || text[i - run - 1] != '/');
+	return text[i] && (isalnum((unsigned char)text[i]) || strchr("_-.+=~%", text[i]));
+}
+
 /* The last line that is not empty; words that are long enough to be credentials become "...". In place. */
 static const char *last_line(struct output *words)
 {
@@ -317,7 +326,7 @@ static const char *last_line(struct output *words)
 	for (start = end; start && text[start - 1] != '\n'; start--)
 		;
 	for (size_t i = start; i <= end; i++) {
-		if (text[i] && (isalnum((unsigned char)text[i]) || strchr("_-.+=~%", text[i]))) {
+		if (is_secret_char(text, run, i)) {
 			run++;
 			continue;
 		}
@@ -334,32 +343,37 @@ static const char *last_line(struct output *words)
 
 /* --- its run --- */
 
-static void drain(struct output *o)
+/* False: there is nothing more for now, or for good. */
+static bool read_some(struct output *o)
 {
 	ssize_t n;
 
-	for (;;) {
-		if (o->len == o->size) {
-			o->too_long = true;
-			o->len /= 2;
-			memmove(o->data, o->data + o->size - o->len, o->len);
-		}
-		n = read(o->fd, o->data + o->len, o->size - o->len);
-		if (n > 0)
-			o->len += (size_t)n;
-		else if (n == 0 || errno != EINTR)
-			break;
+	if (o->len == o->size) {
+		o->too_long = true;
+		o->len /= 2;
+		memmove(o->data, o->data + o->size - o->len, o->len);
 	}
+	n = read(o->fd, o->data + o->len, o->size - o->len);
+	if (n > 0)
+		o->len += (size_t)n;
 	/* The end, and not only the end of what is there. */
 	if (n == 0)
 		event_del(&o->ev);
+	return n > 0 || (n < 0 && errno == EINTR);
+}
+
+/* What is left at the end; a descendant of the program may write on for ever. */
+static void drain(struct output *o)
+{
+	for (int i = 0; i < MAX_READS && read_some(o); i++)
+		;
 }
 
 static void on_output(evutil_socket_t fd, short events, void *arg)
 {
 	(void)fd;
 	(void)events;
-	drain(arg);
+	read_some(arg); /* the loop comes back while there is more */
 }
 
 static void end(struct exec_plugin *p, int status)
@@ -485,6 +499,8 @@ int exec_plugin_start(struct event_base *base, const struct kubeconfig *k, const
 	int code = make_pipe(out);
 
 	*ret = NULL;
+	/* Ignored, as whoever started us may have left it, the program's end would not be told. */
+	signal(SIGCHLD, SIG_DFL);
 	p->exec = &k->exec;
 	p->limit_ms = limit_ms;
 	p->done = done;

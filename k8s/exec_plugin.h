@@ -12,8 +12,8 @@
  * https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins).
  *
  * The program runs beside the loop, in a process group of its own, with /dev/null as its input and
- * KUBERNETES_EXEC_INFO in its environment ("interactive" is false). What it prints is read up to a ceiling and
- * overwritten afterwards. Nothing of its output gets into an error; of what it says on stderr the last line
+ * KUBERNETES_EXEC_INFO in its environment ("interactive" is false). What it prints is read up to a ceiling, and the
+ * text and the strings read from it are overwritten afterwards. Nothing of its output gets into an error; of what it says on stderr the last line
  * does, without what looks like a credential.
  */
 #define EXEC_PLUGIN_LIMIT_MS 60000

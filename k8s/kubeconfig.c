@@ -16,6 +16,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#define EXTENSION_DEPTH 32
+
 #define SERVICEACCOUNT "/var/run/secrets/kubernetes.io/serviceaccount"
 
 /* Their values may be secrets. */
@@ -280,7 +282,20 @@ static int check_url(struct reader *rd, unsigned line, const char *key, const ch
 }
 
 /* extensions[name=client.authentication.k8s.io/exec].extension: for an exec plugin, as JSON. */
-static void read_exec_config(const struct yaml_node *cluster, struct kubeconfig *k)
+static unsigned depth_of(const struct yaml_node *node)
+{
+	unsigned deepest = 0;
+
+	for (size_t i = 0; node->kind != YAML_SCALAR && i < node->n; i++) {
+		unsigned depth = depth_of(node->kind == YAML_MAPPING ? node->pairs[i].value : node->items[i]);
+
+		if (depth > deepest)
+			deepest = depth;
+	}
+	return deepest + 1;
+}
+
+static int read_exec_config(struct reader *rd, const struct yaml_node *cluster, struct kubeconfig *k)
 {
 	const struct yaml_node *list = yaml_get(cluster, "extensions");
 
@@ -292,10 +307,15 @@ static void read_exec_config(const struct yaml_node *cluster, struct kubeconfig 
 		if (!name || !extension || k->exec.config ||
 			strcmp(name, "client.authentication.k8s.io/exec"))
 			continue;
+		if (depth_of(extension) > EXTENSION_DEPTH)
+			return refuse(rd, extension->line, -EINVAL, "give one that is flatter",
+				"the extension for exec plugins is nested more than %d deep",
+				EXTENSION_DEPTH);
 		json = yaml_to_json(extension);
 		k->exec.config = json_tree_text(json);
 		json_object_put(json);
 	}
+	return 0;
 }
 
 static int read_cluster(struct reader *rd, const struct yaml_node *cluster, struct kubeconfig *k)
@@ -311,7 +331,7 @@ static int read_cluster(struct reader *rd, const struct yaml_node *cluster, stru
 			"the cluster has no server");
 	if (strncasecmp(k->server, "https://", 8) && strncasecmp(k->server, "http://", 7))
 		return refuse(rd, line, -EINVAL, "give the API server's https:// address",
-			"server \"%s\" is no https:// address", k->server);
+			"server is no https:// address");
 	if ((rc = check_url(rd, line, "server", k->server, false)))
 		return rc;
 	while (k->server[strlen(k->server) - 1] == '/')
@@ -328,7 +348,8 @@ static int read_cluster(struct reader *rd, const struct yaml_node *cluster, stru
 			"proxy-url is none of a proxy");
 	if (k->proxy_url && (rc = check_url(rd, proxy_line, "proxy-url", k->proxy_url, true)))
 		return rc;
-	read_exec_config(cluster, k);
+	if ((rc = read_exec_config(rd, cluster, k)))
+		return rc;
 	if (k->insecure && (k->ca.path || k->ca.data))
 		return refuse(rd, line, -EINVAL, "remove one of the two",
 			"the cluster has insecure-skip-tls-verify and a certificate-authority");

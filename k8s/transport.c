@@ -159,7 +159,9 @@ void transport_refresh(struct transport *t)
 	struct error err = {0};
 	int rc = credentials_refresh(c, t->k, transport_now(), t->token_refused, &err);
 
-	t->token_refused = false;
+	/* An exec plugin is asked before the next request. */
+	if (!t->k->exec.command)
+		t->token_refused = false;
 	if (rc && !t->credentials_bad && t->owner.trouble)
 		t->owner.trouble(t->owner.arg, &err);
 	t->credentials_bad = rc != 0;
@@ -434,10 +436,14 @@ struct transport_request *transport_patch(struct transport *t, const char *path,
 
 void transport_cancel(struct transport *t, struct transport_request *r)
 {
-	if (t->in_curl && r->easy)
+	if (t->in_curl && r->easy) {
 		r->cancelled = true;
-	else
-		request_free(t, r);
+		return;
+	}
+	request_free(t, r);
+	/* Others may have waited for it; and curl, asked to forget it, may have put off their start. */
+	if (!t->busy && t->requests)
+		want_timer(t->multi, 0, t);
 }
 
 void transport_token_refused(struct transport *t)

@@ -16,6 +16,8 @@
 #define TRANSPORT_CONNECT_LIMIT_MS 30000
 #define TRANSPORT_SILENCE_MS 40000
 #define TRANSPORT_ANSWER_MS 15000
+/* Of a POST or PATCH, from its start to its end: kube-apiserver's --request-timeout. */
+#define TRANSPORT_WRITE_LIMIT_MS 60000
 
 enum protocol { PROTOCOL_UNKNOWN, PROTOCOL_HTTP1, PROTOCOL_HTTP2 };
 
@@ -65,6 +67,7 @@ struct transport {
 	struct transport_request *ping; /* asked whether the server lives */
 	uint64_t ping_at;
 	unsigned silence_ms, answer_ms; /* TRANSPORT_SILENCE_MS and TRANSPORT_ANSWER_MS but in tests */
+	unsigned write_ms;              /* TRANSPORT_WRITE_LIMIT_MS, likewise */
 	/* transport_request.c */
 	char *user_agent;
 	char *connect_to; /* for tls-server-name, else NULL */

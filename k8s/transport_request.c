@@ -194,6 +194,7 @@ CURLcode transport_set_options(struct transport *t, struct transport_request *r)
 		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, r->body);
 		if (r->patch)
 			curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "PATCH");
+		curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)t->write_ms);
 	}
 	if (r->gzip)
 		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip");
@@ -259,15 +260,22 @@ static bool lost_in_handshake(const struct transport_request *r, CURLcode code)
 /* In words that are the same each time: libcurl's own have milliseconds in them. */
 static void say(const struct transport_request *r, CURLcode code, char *buf, size_t size)
 {
+	curl_off_t connected = 0;
 	long error = 0;
 
-	if (r->easy)
+	if (r->easy) {
 		curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &error);
+		curl_easy_getinfo(r->easy, CURLINFO_PRETRANSFER_TIME_T, &connected);
+	}
 	if ((code == CURLE_COULDNT_CONNECT || lost_in_handshake(r, code)) && error)
 		snprintf(buf, size, "cannot connect: %s", strerror((int)error));
+	else if (code == CURLE_OPERATION_TIMEDOUT && connected)
+		snprintf(buf, size, "no answer within %u s", r->t->write_ms / 1000);
 	else if (code == CURLE_OPERATION_TIMEDOUT)
 		snprintf(buf, size, "cannot connect: no answer within %d s",
 			TRANSPORT_CONNECT_LIMIT_MS / 1000);
+	else if (!strncmp(r->problem, "Unsupported proxy", strlen("Unsupported proxy")))
+		snprintf(buf, size, "%s", curl_easy_strerror(code)); /* it quotes the URL, password and all */
 	else
 		snprintf(buf, size, "%s", r->problem[0] ? r->problem : curl_easy_strerror(code));
 }

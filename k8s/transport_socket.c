@@ -136,12 +136,14 @@ static uint64_t look(struct transport *t, uint64_t now)
 {
 	static const struct transport_callbacks callbacks = {ping_headers, ping_data, ping_done};
 	uint64_t longest = 0;
+	/* One that waits for an exec plugin was not asked. */
+	bool asked = t->ping && t->ping->easy;
 	struct tcp_info info;
 
 	for (size_t i = 0; i < t->n_fds; i++) {
 		if (!established(t->fds[i], &info))
 			continue;
-		if (t->ping && info.tcpi_last_data_recv >= now - t->ping_at)
+		if (asked && info.tcpi_last_data_recv >= now - t->ping_at)
 			(void)shutdown(t->fds[i], SHUT_RDWR);
 		else if (info.tcpi_last_data_recv > longest)
 			longest = info.tcpi_last_data_recv;
@@ -177,5 +179,6 @@ void transport_socket_init(struct transport *t)
 {
 	t->silence_ms = TRANSPORT_SILENCE_MS;
 	t->answer_ms = TRANSPORT_ANSWER_MS;
+	t->write_ms = TRANSPORT_WRITE_LIMIT_MS;
 	evtimer_assign(&t->tick, t->base, on_tick, t);
 }

@@ -291,8 +291,8 @@ static void page_expires(void **state)
 	struct answer answers[] = {
 		{LIST_SERVICES, "continue=", 1, "410 Gone", NULL, STATUS("410", "Expired", "too old")},
 		{LIST_SERVICES, "resourceVersion=0", 1, "200 OK", NULL,
-			"{\"metadata\":{\"resourceVersion\":\"20\",\"continue\":\"p2\"},\"items\":[" SERVICE(
-				"a", "7") "]}"},
+			"{\"kind\":\"List\",\"metadata\":{\"resourceVersion\":\"20\",\"continue\":\"p2\"},"
+			"\"items\":[" SERVICE("a", "7") "]}"},
 		{LIST_SERVICES, "resourceVersion=0", 1, "200 OK", NULL, LIST("21", SERVICE("b", "8"))},
 	};
 	struct fixture f;

@@ -73,8 +73,8 @@ static void pages(void **state)
 	struct answer answers[] = {
 		{LIST_SERVICES, "continue=p%2F2", 1, "200 OK", NULL, LIST("20", SERVICE("b", "8"))},
 		{LIST_SERVICES, NULL, 1, "200 OK", NULL,
-			"{\"items\":[" SERVICE("a",
-				"7") "],\"metadata\":{\"resourceVersion\":\"20\",\"continue\":\"p/2\"}}"},
+			"{\"items\":[" SERVICE("a", "7") "],\"kind\":\"List\",\"metadata\":{"
+							 "\"resourceVersion\":\"20\",\"continue\":\"p/2\"}}"},
 	};
 	struct fixture f;
 
@@ -82,6 +82,24 @@ static void pages(void **state)
 	start(&f, answers, ARRAY_SIZE(answers));
 	assert_true(RUN_UNTIL(&f, 5000, cluster_synced(f.cluster, OBJECT_SERVICE)));
 	assert_int_equal(cluster_count(f.cluster, OBJECT_SERVICE), 2);
+	finish(&f);
+}
+
+/* Whatever a gateway makes of a list must not pass for an empty one. */
+static void no_list_is_no_empty_list(void **state)
+{
+	struct answer answers[] = {
+		{LIST_SERVICES, NULL, 1, "200 OK", NULL,
+			"{\"kind\":\"Table\",\"metadata\":{\"resourceVersion\":\"20\"},\"rows\":[]}"},
+		{LIST_SERVICES, NULL, 1, "200 OK", NULL, LIST("20", SERVICE("a", "7"))},
+	};
+	struct fixture f;
+
+	(void)state;
+	start(&f, answers, ARRAY_SIZE(answers));
+	assert_true(RUN_UNTIL(&f, 5000, cluster_synced(f.cluster, OBJECT_SERVICE)));
+	assert_int_equal(cluster_count(f.cluster, OBJECT_SERVICE), 1);
+	assert_int_equal(f.problems, 1);
 	finish(&f);
 }
 
@@ -426,6 +444,7 @@ int main(void)
 		cmocka_unit_test(lists_then_watches),
 		cmocka_unit_test(end_of_watch_is_followed_by_the_next),
 		cmocka_unit_test(pages),
+		cmocka_unit_test(no_list_is_no_empty_list),
 		cmocka_unit_test(expired_watch_is_listed_again),
 		cmocka_unit_test(expired_list_asks_for_the_latest),
 		cmocka_unit_test(forbidden_resource_stops_no_other),

@@ -199,7 +199,7 @@ static void refusals(void **state)
 		const char *where, *what;
 	} cases[] = {
 		{"", "", -EINVAL, "config:11", "no server"},
-		{"server: 'ftp://h'", "", -EINVAL, "config:11", "ftp://h"},
+		{"server: 'ftp://h'", "", -EINVAL, "config:11", "server is no https:// address"},
 		{"server: 'https://'", "", -EINVAL, "config:11", "names no host"},
 		{"server: [a]", "", -EINVAL, "config:11", "server is not a string"},
 		{"server: 'https://h', insecure-skip-tls-verify: maybe", "", -EINVAL, "config:11",

@@ -55,6 +55,28 @@ static void a_silent_server_is_noticed(void **state)
 	finish(&f);
 }
 
+/* A server that takes a write and never answers it. */
+static void a_write_has_a_limit(void **state)
+{
+	struct answer answers[] = {ANSWER("GET /", "1")};
+	struct fixture f = {0};
+	struct call write = {0};
+
+	(void)state;
+	servers(&f, answers, ARRAY_SIZE(answers));
+	client(&f);
+	assert_string_equal(fetch(&f, "/"), "200 1");
+	tls_server_freeze(&f.tls);
+	f.t->write_ms = 300;
+	write.r = transport_post(f.t, "/events", "{}", 2, &callbacks, &write);
+	assert_true(RUN_UNTIL(&f, 5000, write.done));
+	assert_true(write.result.failed);
+	assert_int_equal(write.result.http, 0);
+	assert_int_equal(write.result.failure, SOURCE_FAILURE_CONNECT);
+	assert_has(write.result.error.what, "no answer within");
+	finish(&f);
+}
+
 static void tick_now(struct fixture *f)
 {
 	event_active(&f->t->tick, EV_TIMEOUT, 0);
@@ -356,6 +378,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_silent_server_is_noticed),
+		cmocka_unit_test(a_write_has_a_limit),
 		cmocka_unit_test(another_ca),
 		cmocka_unit_test(another_client_certificate),
 		cmocka_unit_test(a_plugins_token),

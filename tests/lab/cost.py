@@ -1,0 +1,166 @@
+#!/usr/bin/python3 -B
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""cost: instructions that the agent executes for one change, in its own code and in the kernel for it, with few and with
+many Services (`vm -i`: one guest instruction is 1 ns of its CPU time).
+
+    tests/lab/cost.py [--kernel trixie] [--services 100 --services 10000] [--build build]
+
+Prints a Markdown table per kernel and fails when a change costs more than 1.5 times as much with the most Services as with the
+fewest. Each figure is the median of several changes; `sync` is the part from the agent's first look at the change to
+the kernel's answer, `all` that and reading the object.
+"""
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+TOP = os.path.dirname(os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+TIMES, LIMIT = 7, 1.5
+CHANGES = ("Service added", "Service removed", "endpoint added", "Node added", "pod added")
+
+
+class Node:
+    """n1 with an uplink and one pod; what harness.Agent asks of a lab."""
+
+    def __init__(self, build, services):
+        from harness import Agent
+        from topology import ip, run
+        self.program, self.folder = os.path.join(build, "slipstream"), tempfile.mkdtemp()
+        self.manifests = f"{self.folder}/manifests"
+        os.makedirs(self.manifests)
+        run(None, "ip", "netns", "add", "n1")
+        ip("n1", "link set lo up", "link add eth0 type dummy", "link set eth0 up", "addr add 192.168.0.11/24 dev eth0",
+           "route add default via 192.168.0.1 dev eth0")
+        self.pod(1)
+        self.write("nodes.json", *(self.node(i) for i in (1, 2, 3)))
+        self.write("services.json", *(o for i in range(services) for o in self.service(i)))
+        self.agent = Agent(self, "n1", "", self.manifests).start()
+
+    def write(self, name, *objects):
+        import json
+        temporary = f"{self.folder}/{name}"
+        with open(temporary, "w", encoding="ascii") as f:
+            json.dump({"apiVersion": "v1", "kind": "List", "items": objects}, f)
+        os.rename(temporary, f"{self.manifests}/{name}")
+
+    @staticmethod
+    def pod(i):
+        from topology import ip
+        ip("n1", f"link add vp{i} type veth peer name xp{i}", f"link set xp{i} up", f"link set vp{i} up", f"route add 10.0.1.{i}/32 dev vp{i}")
+
+    @staticmethod
+    def node(i):
+        return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": f"n{i}"}, "spec": {"podCIDRs": [f"10.0.{i}.0/24"]},
+                "status": {"addresses": [{"type": "InternalIP", "address": f"192.168.0.{10 + i}"}]}}
+
+    @staticmethod
+    def service(i, endpoints=1):
+        address = f"10.96.{i // 250}.{1 + i % 250}"
+        yield {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"s{i}", "namespace": "default"},
+               "spec": {"type": "NodePort", "clusterIP": address, "clusterIPs": [address],
+                        "ports": [{"protocol": "TCP", "port": 80, "nodePort": 20000 + i}]}}
+        yield {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+               "metadata": {"name": f"s{i}-a", "namespace": "default", "labels": {"kubernetes.io/service-name": f"s{i}"}},
+               "endpoints": [{"addresses": [f"10.0.2.{1 + e}"], "conditions": {"ready": True}} for e in range(endpoints)],
+               "ports": [{"protocol": "TCP", "port": 80}]}
+
+    def change(self, what, i):
+        if what == "Service added":
+            self.write("change.json", *self.service(20000 + i))
+        elif what == "Service removed":
+            self.write("change.json")
+        elif what == "endpoint added":
+            self.write("change.json", *self.service(20000, endpoints=2 + i))
+        elif what == "Node added":
+            self.write("node.json", self.node(10 + i))
+        else:
+            self.pod(10 + i)
+
+    def spent(self):
+        with open(f"/proc/{self.agent.process.pid}/schedstat", encoding="ascii") as f:
+            return int(f.read().split()[0])
+
+    def settle(self):
+        """Until the agent has nothing to do."""
+        before, quiet = self.spent(), 0
+        while quiet < 5:
+            time.sleep(0.1)
+            now = self.spent()
+            quiet = quiet + 1 if now == before else 0
+            before = now
+
+    def measure(self, what):
+        """(all, sync, messages) of one change, in thousands of instructions."""
+        everything, sync, messages = [], [], []
+        for i in range(TIMES):
+            if what == "Service removed":
+                self.change("Service added", i)
+                self.settle()
+            before = self.agent.metrics()
+            self.settle()
+            began = self.spent()
+            self.change(what, i)
+            self.settle()
+            everything.append(self.spent() - began)
+            after = self.agent.metrics()
+            def moved(name):
+                return after[f"slipstream_{name}"] - before[f"slipstream_{name}"]
+            steps = moved("sync_duration_seconds_count")
+            assert steps == 1, f"{what}: {steps} synchronisations"
+            sync.append(moved("sync_duration_seconds_sum") * 1e9)
+            messages.append(moved("netlink_messages_total"))
+        return statistics.median(everything) / 1000, statistics.median(sync) / 1000, statistics.median(messages)
+
+
+def guest(kernel, services, build):
+    sys.modules.setdefault("lab", __import__("lab"))
+    import topology
+    topology.PATIENCE = 1000
+    node = Node(build, int(services))
+    for what in CHANGES:
+        print(f"cost-row {what}:", *node.measure(what), flush=True)
+    node.agent.stop()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--kernel", action="append", choices=("bookworm", "trixie", "sid"))
+    p.add_argument("--services", action="append", type=int)
+    p.add_argument("--build", default=os.path.join(TOP, "build"))
+    p.add_argument("--guest", nargs=3, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.guest:
+        return guest(*args.guest)
+    from lab import prepare
+    sizes, failed = sorted(args.services or (100, 10000)), 0
+    env = dict(os.environ, MEM="1024", VM_TIMEOUT=os.environ.get("VM_TIMEOUT", "1200"))
+    for kernel, folder in prepare(args, args.kernel or ("trixie",)).items():
+        rows = {}
+        for size in sizes:
+            text = subprocess.run((os.path.join(HERE, "vm"), "-i", folder, os.path.join(HERE, "cost.py"), "--guest", kernel, str(size),
+                                   os.path.abspath(args.build)), capture_output=True, text=True, errors="replace", env=env).stdout
+            found = re.findall(r"cost-row (.*): (\S+) (\S+) (\S+)", text)
+            if len(found) != len(CHANGES):
+                print(f"cost: {kernel} with {size} Services failed:\n{text[-2000:]}")
+                return 1
+            for what, *figures in found:
+                rows.setdefault(what, []).append([float(x) for x in figures])
+        print(f"{kernel}, thousands of instructions\n")
+        print("| change | messages |" + "".join(f" all, {n} Services | sync |" for n in sizes) + " ratio all | sync |")
+        print("|---|---|" + "---|---|" * (len(sizes) + 1))
+        for what, cells in rows.items():
+            ratios = [cells[-1][k] / cells[0][k] for k in (0, 1)]
+            print(f"| {what} | {cells[-1][2]:.0f} |" + "".join(f" {a:.0f} | {s:.0f} |" for a, s, _ in cells) + "".join(f" {r:.2f} |" for r in ratios))
+            failed += ratios[1] > LIMIT or cells[-1][2] != cells[0][2]
+        print(f"\n{len(rows) - failed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
