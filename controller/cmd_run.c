@@ -127,6 +127,20 @@ static void read_figures(struct runner *r)
 	snprintf(r->figures_problem, sizeof(r->figures_problem), "%s", n < 0 ? error_text(&err) : "");
 }
 
+/* Where flows are offloaded, and nowhere else, next hops are kept resolved. */
+static void keep_resolved(struct runner *r)
+{
+	const struct plan *p = r->agent.plan;
+	uint32_t *links = NULL;
+	size_t n = 0, cap = 0;
+
+	for (size_t i = 0; r->agent.ready && p->ruleset.present && i < p->n_devices; i++)
+		if (p->devices[i].ifindex)
+			*VEC_ADD(links, n, cap) = p->devices[i].ifindex;
+	facts_watch_keep_resolved(r->facts_watch, links, n);
+	free(links);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *arg)
 {
 	struct runner *r = arg;
@@ -135,6 +149,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	agent_step(&r->agent);
+	keep_resolved(r);
 	if (node_events_step(&r->node_events, &r->agent, monotonic(NULL), &event))
 		events_record(r->events, &event);
 	/* The base of the flows' sums: what was offloaded before this process is not counted by it. */

@@ -90,7 +90,10 @@ static void find_node(const struct agent *a, uint32_t *causes, struct strbuf *no
 {
 	const struct node *own = cluster_node(a->cluster, a->node);
 
-	if (own && !own->n_pod_cidrs && !a->config.local_pod_cidrs.n)
+	if (!own && !a->config.local_pod_cidrs.n)
+		add_cause(causes, CAUSE_NODE, note, "the cluster has no Node %s: give its name with --node",
+			a->node);
+	else if (own && !own->n_pod_cidrs && !a->config.local_pod_cidrs.n)
 		add_cause(
 			causes, CAUSE_NODE, note, "the Node has no spec.podCIDRs: set cluster.localPodCIDRs");
 }

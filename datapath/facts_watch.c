@@ -50,6 +50,8 @@ struct facts_watch {
 	struct facts known;   /* links and addresses as last dumped: what a notification is held against */
 	struct tables tables; /* as last dumped */
 	struct neighbours neighbours;
+	uint32_t *resolved; /* links whose next hops are kept so */
+	size_t n_resolved;
 };
 
 /* What one dump collects. */
@@ -145,6 +147,7 @@ void facts_watch_close(struct facts_watch *w)
 	nl_socket_free(w->dumps);
 	facts_done(&w->known);
 	neighbours_done(&w->neighbours);
+	free(w->resolved);
 	free(w->tables.ids);
 	free(w->buffer);
 	free(w);
@@ -551,9 +554,22 @@ static uint32_t rule_moves(const struct nlmsghdr *h)
 static void resolve(struct facts_watch *w, uint32_t ifindex, const struct addr *a)
 {
 	uint8_t request[NEIGHBOUR_REQUEST_SIZE];
+	bool ours = false;
 
-	(void)!send(
-		nl_socket_get_fd(w->dumps), request, neighbour_request(ifindex, a, request), MSG_DONTWAIT);
+	for (size_t i = 0; i < w->n_resolved && !ours; i++)
+		ours = w->resolved[i] == ifindex;
+	if (ours)
+		(void)!send(nl_socket_get_fd(w->dumps), request, neighbour_request(ifindex, a, request),
+			MSG_DONTWAIT);
+}
+
+void facts_watch_keep_resolved(struct facts_watch *w, const uint32_t *ifindexes, size_t n)
+{
+	if (n == w->n_resolved && (!n || !memcmp(ifindexes, w->resolved, n * sizeof(*ifindexes))))
+		return;
+	free(w->resolved);
+	w->resolved = n ? xmemdup(ifindexes, n * sizeof(*ifindexes)) : NULL;
+	w->n_resolved = n;
 }
 
 /* Any of them may be lost. */

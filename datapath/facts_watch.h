@@ -27,6 +27,11 @@ int facts_watch_read(struct facts_watch *w, struct error *err);
  * is repeated.
  */
 int facts_watch_refresh(struct facts_watch *w, struct facts *f, struct error *err);
+/*
+ * Next hops on these links, which forward offloaded flows, are kept resolved (datapath/neighbours.h), until the next call;
+ * at first there are none. Copied.
+ */
+void facts_watch_keep_resolved(struct facts_watch *w, const uint32_t *ifindexes, size_t n);
 void facts_watch_close(struct facts_watch *w);
 
 #endif

@@ -67,8 +67,9 @@ static void plan_elements(
 
 		if (observed->sets[i].unreadable)
 			ret->flush_set[i] = true;
-		/* A key that two intervals share belongs to both: then all of them are put again. */
-		if (!observed->sets[i].shared || (!d->add[i].n && !d->remove[i].n))
+		/* A key that two intervals share belongs to both, and would go with either: all of them are put
+		 * again, each with ends of its own. */
+		if (!observed->sets[i].shared)
 			continue;
 		ret->flush_set[i] = true;
 		d->remove[i].n = 0;

@@ -485,8 +485,14 @@ def apply_again_changes_nothing_and_delete_leaves_nothing():
     assert len(first) == 7, first
     api().kubectl("apply", "--server-side", "-f", manifest)
     assert here() == first, "applied again, something was written"
-    # the clean-up replaces the agent in place and gives way to it again
-    api().kubectl("apply", "--server-side", "-f", os.path.join(DEPLOY, "cleanup.yaml"))
+    # the clean-up replaces the agent in place, whoever edited the configuration meanwhile, and gives way to it again
+    edited = json.dumps({"data": {"config.yaml": "apiVersion: slipstream/v1alpha1\nkind: Configuration\nonExit: keep\n"}})
+    api().kubectl("-n", "slipstream", "patch", "configmap", "slipstream", "--field-manager=kubectl-edit", "-p", edited)
+    p = api().kubectl("apply", "--server-side", "-f", os.path.join(DEPLOY, "cleanup.yaml"), ok=False)
+    assert p.returncode and "conflict" in p.stderr, f"an edited configuration is overwritten: {p.stderr}"
+    api().kubectl("apply", "--server-side", "--force-conflicts", "-f", os.path.join(DEPLOY, "cleanup.yaml"))
+    config = json.loads(api().kubectl("-n", "slipstream", "get", "configmap", "slipstream", "-o", "json").stdout)["data"]["config.yaml"]
+    assert "enabled: false" in config, config
     template = json.loads(api().kubectl("-n", "slipstream", "get", "ds", "slipstream", "-o", "json").stdout)["spec"]["template"]["spec"]
     assert template["initContainers"][0]["args"] == ["cleanup"], template
     api().kubectl("apply", "--server-side", "-f", manifest)
