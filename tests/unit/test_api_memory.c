@@ -55,7 +55,8 @@ static bool more_nodes(struct evbuffer *out, unsigned done)
 		return false;
 	}
 	if (!done)
-		evbuffer_add_printf(out, "{\"kind\":\"NodeList\",\"metadata\":{\"resourceVersion\":\"20\"},\"items\":[");
+		evbuffer_add_printf(
+			out, "{\"kind\":\"NodeList\",\"metadata\":{\"resourceVersion\":\"20\"},\"items\":[");
 	switch (done % 4) {
 	case 0:
 		evbuffer_add_printf(
