@@ -1,13 +1,13 @@
 #!/usr/bin/python3 -B
 # SPDX-License-Identifier: GPL-2.0-or-later
 """cost: instructions that the agent executes for one change, in its own code and in the kernel for it, with few and with
-many Services (`vm -i`: one guest instruction is 1 ns of its CPU time).
+many Services (`vm -i`: one guest instruction is 1 ns): from its first look at the change to the kernel's answer.
 
     tests/lab/cost.py [--kernel trixie] [--services 100 --services 10000] [--build build]
 
 Prints a Markdown table per kernel and fails when a change costs more than 1.5 times as much with the most Services as with the
-fewest. Each figure is the median of several changes; `sync` is the part from the agent's first look at the change to
-the kernel's answer, `all` that and reading the object.
+fewest, or takes more messages. Each figure is the median of several changes. Reading the object is not in it: manifests, which
+drive this, are read by the folder.
 """
 import argparse
 import os
@@ -22,7 +22,7 @@ HERE = os.path.dirname(os.path.realpath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 sys.path.insert(0, HERE)
 TIMES, LIMIT = 7, 1.5
-CHANGES = ("Service added", "Service removed", "endpoint added", "Node added", "pod added")
+CHANGES = ("Service replaced", "Service removed", "endpoint added", "Node added", "pod added")
 
 
 class Node:
@@ -61,17 +61,18 @@ class Node:
 
     @staticmethod
     def service(i, endpoints=1):
+        """With a nodePort as long as Kubernetes' default range, 2,768 ports, has one."""
         address = f"10.96.{i // 250}.{1 + i % 250}"
         yield {"apiVersion": "v1", "kind": "Service", "metadata": {"name": f"s{i}", "namespace": "default"},
                "spec": {"type": "NodePort", "clusterIP": address, "clusterIPs": [address],
-                        "ports": [{"protocol": "TCP", "port": 80, "nodePort": 20000 + i}]}}
+                        "ports": [{"protocol": "TCP", "port": 80, "nodePort": 30000 + i if i < 2700 else 20000 + i if i >= 20000 else 0}]}}
         yield {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
                "metadata": {"name": f"s{i}-a", "namespace": "default", "labels": {"kubernetes.io/service-name": f"s{i}"}},
                "endpoints": [{"addresses": [f"10.0.2.{1 + e}"], "conditions": {"ready": True}} for e in range(endpoints)],
                "ports": [{"protocol": "TCP", "port": 80}]}
 
     def change(self, what, i):
-        if what == "Service added":
+        if what == "Service replaced":
             self.write("change.json", *self.service(20000 + i))
         elif what == "Service removed":
             self.write("change.json")
@@ -96,26 +97,23 @@ class Node:
             before = now
 
     def measure(self, what):
-        """(all, sync, messages) of one change, in thousands of instructions."""
-        everything, sync, messages = [], [], []
+        """(thousands of instructions, messages) of one change."""
+        sync, messages = [], []
         for i in range(TIMES):
             if what == "Service removed":
-                self.change("Service added", i)
+                self.change("Service replaced", i)
                 self.settle()
             before = self.agent.metrics()
-            self.settle()
-            began = self.spent()
             self.change(what, i)
             self.settle()
-            everything.append(self.spent() - began)
             after = self.agent.metrics()
             def moved(name):
                 return after[f"slipstream_{name}"] - before[f"slipstream_{name}"]
             steps = moved("sync_duration_seconds_count")
             assert steps == 1, f"{what}: {steps} synchronisations"
-            sync.append(moved("sync_duration_seconds_sum") * 1e9)
+            sync.append(moved("sync_duration_seconds_sum") * 1e6)
             messages.append(moved("netlink_messages_total"))
-        return statistics.median(everything) / 1000, statistics.median(sync) / 1000, statistics.median(messages)
+        return statistics.median(sync), statistics.median(messages)
 
 
 def guest(kernel, services, build):
@@ -145,20 +143,22 @@ def main():
         for size in sizes:
             text = subprocess.run((os.path.join(HERE, "vm"), "-i", folder, os.path.join(HERE, "cost.py"), "--guest", kernel, str(size),
                                    os.path.abspath(args.build)), capture_output=True, text=True, errors="replace", env=env).stdout
-            found = re.findall(r"cost-row (.*): (\S+) (\S+) (\S+)", text)
+            found = re.findall(r"cost-row (.*): (\S+) (\S+)", text)
             if len(found) != len(CHANGES):
                 print(f"cost: {kernel} with {size} Services failed:\n{text[-2000:]}")
                 return 1
             for what, *figures in found:
                 rows.setdefault(what, []).append([float(x) for x in figures])
         print(f"{kernel}, thousands of instructions\n")
-        print("| change | messages |" + "".join(f" all, {n} Services | sync |" for n in sizes) + " ratio all | sync |")
-        print("|---|---|" + "---|---|" * (len(sizes) + 1))
+        print("| change | messages |" + "".join(f" {n} Services |" for n in sizes) + " ratio |")
+        print("|---|---|" + "---|" * (len(sizes) + 1))
+        bad = 0
         for what, cells in rows.items():
-            ratios = [cells[-1][k] / cells[0][k] for k in (0, 1)]
-            print(f"| {what} | {cells[-1][2]:.0f} |" + "".join(f" {a:.0f} | {s:.0f} |" for a, s, _ in cells) + "".join(f" {r:.2f} |" for r in ratios))
-            failed += ratios[1] > LIMIT or cells[-1][2] != cells[0][2]
-        print(f"\n{len(rows) - failed} passed, {failed} failed", flush=True)
+            ratio = cells[-1][0] / cells[0][0]
+            print(f"| {what} | {cells[-1][1]:.0f} |" + "".join(f" {cost:.0f} |" for cost, _ in cells) + f" {ratio:.2f} |")
+            bad += ratio > LIMIT or cells[-1][1] != cells[0][1]
+        print(f"\n{len(rows) - bad} passed, {bad} failed", flush=True)
+        failed += bad
     return 1 if failed else 0
 
 
