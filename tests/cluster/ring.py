@@ -15,7 +15,6 @@ import collections
 import importlib
 import json
 import os
-import re
 import signal
 import socket
 import socketserver
@@ -74,34 +73,12 @@ class Kubectl(socketserver.StreamRequestHandler):
         self.wfile.write(json.dumps({"status": p.returncode, "stdout": p.stdout, "stderr": p.stderr}).encode() + b"\n")
 
 
-def results_of(argv, title, args, env=None):
-    """Runs it, prints what its tests say, counts them: PASS, FAIL, SKIP."""
-    results, done = collections.Counter(), False
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as p:
-        try:
-            for line in p.stdout:
-                line = line.rstrip()
-                m = re.match(r"lab-(PASS|FAIL|SKIP|DONE|    ) ?(.*)", line)
-                if m and m.group(1) == "DONE":
-                    done = True
-                elif m and m.group(1).strip():
-                    results[m.group(1)] += 1
-                if m or args.v:
-                    print(f"{title}: {line[4:] if m else line}", flush=True)
-        finally:
-            p.terminate()
-    if not done:
-        results["FAIL"] += 1
-        print(f"{title}: FAIL ended before its tests did (-v shows what it printed)")
-    return results
-
-
 def client(args):
     """The client part, without a guest."""
     argv = ["unshare", "--net", sys.executable, "-B", os.path.join(HERE, "client", "client.py"), os.path.abspath(args.build),
             "all" if args.full else "smoke"] + ([args.k] if args.k else [])
     subprocess.run(("cmake", "--build", args.build, "--target", "replica"), check=True, stdout=subprocess.DEVNULL)
-    return results_of(argv, "cluster/client", args)
+    return lab.results_of(argv, "cluster/client", args)
 
 
 def boot(args, folder, control, chosen, port):
@@ -119,7 +96,7 @@ def boot(args, folder, control, chosen, port):
         try:
             argv = [os.path.join(LAB, "vm"), folder, os.path.join(HERE, "ring.py"), "--guest", args.kernel, control,
                     os.path.abspath(args.build), state, str(relay.server_address[1]), chosen] + (["-k", args.k] if args.k else [])
-            results = results_of(argv, title, args, env)
+            results = lab.results_of(argv, title, args, env)
         finally:
             relay.shutdown()
             subprocess.run((os.path.join(HERE, "control"), "down", state), env=env, check=False)

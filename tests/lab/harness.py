@@ -77,6 +77,10 @@ class Agent:
             f.write(text)
         os.rename(temporary, self.config_file)
 
+    def place(self):
+        """Where it runs, as a context."""
+        return inside(self.node)
+
     def argv(self, verb, *more):
         return (self.lab.program, verb, "--manifests", self.manifests, "--node", self.node, "--config", self.config_file) + more
 
@@ -107,8 +111,8 @@ class Agent:
 
     def get(self, path):
         """(status, text) over HTTP."""
-        with inside(self.node):
-            connection = http.client.HTTPConnection("127.0.0.1", 19500, timeout=5 * topology.PATIENCE)
+        connection = http.client.HTTPConnection("127.0.0.1", 19500, timeout=5 * topology.PATIENCE)
+        with self.place():
             connection.connect()
         try:
             connection.request("GET", path)

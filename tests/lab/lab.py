@@ -108,31 +108,40 @@ def prepare(args, kernels):
 PRINT = threading.Lock()
 
 
+def results_of(argv, title, args, env=None):
+    """Runs it, prints what its tests say and what a kernel cries, counts them: PASS, FAIL, SKIP."""
+    results, done = collections.Counter(), False
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as p:
+        try:
+            for line in p.stdout:
+                line = line.rstrip()
+                m = re.match(r"lab-(PASS|FAIL|SKIP|DONE|    ) ?(.*)", line)
+                if m and m.group(1) == "DONE":
+                    done = True
+                elif m and m.group(1).strip():
+                    results[m.group(1)] += 1
+                if m or args.v or re.search(r"Kernel panic|BUG:|Oops|WARNING: CPU|unregister_netdevice", line):
+                    with PRINT:
+                        print(f"{title}: {line[4:] if m else line}", flush=True)
+        finally:
+            if not done:
+                p.terminate()
+    if not done:
+        results["FAIL"] += 1
+        with PRINT:
+            print(f"{title}: FAIL ended before its tests did (status {p.returncode}; -v shows what it printed)")
+    return results
+
+
 def boot(args, folder, job):
-    """One guest; the results it printed as (passed, failed, skipped)."""
+    """One guest; Counter of its results."""
     kernel, topology, control, chosen = job
     title = f"{kernel}/{topology}" + ("" if control == "agent" else f"/{control}")
     began = time.monotonic()
     env = dict(os.environ, CPUS="1", MEM="1024", VM_TIMEOUT=os.environ.get("VM_TIMEOUT", "1500"))
     argv = [os.path.join(HERE, "vm"), folder, os.path.join(HERE, "lab.py"), "--guest", kernel, topology, control,
             os.path.abspath(args.build), chosen] + (["-k", args.k] if args.k else [])
-    results = collections.Counter()
-    done = False
-    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=env) as p:
-        for line in p.stdout:
-            line = line.rstrip()
-            m = re.match(r"lab-(PASS|FAIL|DONE|    ) ?(.*)", line)
-            if m and m.group(1) == "DONE":
-                done = True
-            elif m and m.group(1).strip():
-                results[m.group(1)] += 1
-            if m or args.v or re.search(r"Kernel panic|BUG:|Oops|WARNING: CPU|unregister_netdevice", line):
-                with PRINT:
-                    print(f"{title}: {line[4:] if m else line}", flush=True)
-    if not done:
-        results["FAIL"] += 1
-        with PRINT:
-            print(f"{title}: FAIL the guest ended before its tests did (status {p.returncode}; -v shows what it printed)")
+    results = results_of(argv, title, args, env)
     with PRINT:
         print(f"{title}: {results['PASS']} of {sum(results.values())} in {time.monotonic() - began:.0f} s", flush=True)
     return results

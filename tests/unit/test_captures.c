@@ -7,6 +7,7 @@
  */
 #include "api_fixture.h"
 #include "k8s/api_body.h"
+#include "text_file.h"
 
 #include <stdlib.h>
 
@@ -18,29 +19,18 @@ struct capture {
 	bool ended;         /* it is all there */
 };
 
-static char *read_file(const char *name, const char *suffix, size_t *ret_len)
+static char *capture_path(const char *name, const char *suffix)
 {
-	CLEANUP_FREE char *path = xasprintf("%s/unit/data/captures/%s%s", TEST_DATA, name, suffix);
-	FILE *f = fopen(path, "re");
-	struct strbuf b = {0};
-	char part[4096];
-	size_t n;
-
-	if (!f)
-		return NULL;
-	while ((n = fread(part, 1, sizeof(part), f)))
-		strbuf_add(&b, part, n);
-	fclose(f);
-	*ret_len = b.len;
-	return strbuf_steal(&b);
+	return xasprintf("%s/unit/data/captures/%s%s", TEST_DATA, name, suffix);
 }
 
 static void capture_read(const char *name, struct capture *c)
 {
+	CLEANUP_FREE char *path = capture_path(name, ".http");
 	const char *p, *end;
 
 	memset(c, 0, sizeof(*c));
-	c->raw = read_file(name, ".http", &c->raw_len);
+	c->raw = text_file_read(path, &c->raw_len);
 	if (!c->raw)
 		fail_msg("%s.http: cannot be read", name);
 	p = strstr(c->raw, "\r\n\r\n") + 4;
@@ -338,21 +328,9 @@ static char *play_text(struct play *p)
 
 static void check_text(const char *name, const char *text)
 {
-	size_t len;
-	CLEANUP_FREE char *expected = read_file(name, ".expected", &len);
+	CLEANUP_FREE char *path = capture_path(name, ".expected");
 
-	if (getenv("UPDATE_GOLDEN")) {
-		CLEANUP_FREE char *path = xasprintf("%s/unit/data/captures/%s.expected", TEST_DATA, name);
-		FILE *f = fopen(path, "we");
-
-		assert_non_null(f);
-		assert_true(fputs(text, f) >= 0);
-		assert_int_equal(fclose(f), 0);
-	} else if (!expected) {
-		fail_msg("there is no %s.expected (UPDATE_GOLDEN=1 writes it)", name);
-	} else if (strcmp(expected, text) != 0) {
-		fail_msg("%s: expected\n%s\ngot\n%s", name, expected, text);
-	}
+	text_file_expect(path, text);
 }
 
 static bool all_asked(const struct play *plays, size_t n)

@@ -21,26 +21,11 @@
 #include <cmocka.h>
 
 #include "plan_text.h"
+#include "text_file.h"
 
 static char *path_of(const char *name, const char *file)
 {
 	return xasprintf("%s/golden/%s/%s", TEST_DATA, name, file);
-}
-
-/* The whole file, NULL when there is none. */
-static char *slurp(const char *path)
-{
-	struct strbuf b = {0};
-	char part[4096];
-	size_t n;
-	FILE *f = fopen(path, "re");
-
-	if (!f)
-		return NULL;
-	while ((n = fread(part, 1, sizeof(part), f)))
-		strbuf_add(&b, part, n);
-	fclose(f);
-	return strbuf_steal(&b);
 }
 
 struct reading {
@@ -80,23 +65,6 @@ static struct cluster *read_manifests(const char *path)
 	return r.cluster;
 }
 
-static void compare(const char *name, const char *expected, const char *text)
-{
-	unsigned line = 1;
-	size_t start = 0, i;
-
-	if (!strcmp(expected, text))
-		return;
-	for (i = 0; expected[i] && expected[i] == text[i]; i++)
-		if (text[i] == '\n') {
-			line++;
-			start = i + 1;
-		}
-	fail_msg("%s/expected.nft:%u: expected \"%.*s\", got \"%.*s\"", name, line,
-		(int)strcspn(expected + start, "\n"), expected + start, (int)strcspn(text + start, "\n"),
-		text + start);
-}
-
 static void check_case(void **state)
 {
 	const char *name = *state;
@@ -105,9 +73,8 @@ static void check_case(void **state)
 	CLEANUP_FREE char *config_path = path_of(name, "config.yaml");
 	CLEANUP_FREE char *expected_path = path_of(name, "expected.nft");
 	CLEANUP_FREE char *node_path = path_of(name, "node");
-	CLEANUP_FREE char *facts_text = slurp(facts_path);
-	CLEANUP_FREE char *node = slurp(node_path);
-	CLEANUP_FREE char *expected = slurp(expected_path);
+	CLEANUP_FREE char *facts_text = text_file_read(facts_path, NULL);
+	CLEANUP_FREE char *node = text_file_read(node_path, NULL);
 	CLEANUP_FREE char *text = NULL;
 	CLEANUP_FREE char *again = NULL;
 	struct cluster *cluster = read_manifests(manifests);
@@ -133,17 +100,7 @@ static void check_case(void **state)
 	plan_done(&plan);
 	assert_string_equal(text, again);
 
-	if (getenv("UPDATE_GOLDEN")) {
-		FILE *f = fopen(expected_path, "we");
-
-		assert_non_null(f);
-		assert_true(fputs(text, f) >= 0);
-		assert_int_equal(fclose(f), 0);
-	} else if (!expected) {
-		fail_msg("%s: there is no expected.nft (UPDATE_GOLDEN=1 writes it)", name);
-	} else {
-		compare(name, expected, text);
-	}
+	text_file_expect(expected_path, text);
 	string_list_done(&warnings);
 	config_done(&config);
 	facts_done(&facts);

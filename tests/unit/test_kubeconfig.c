@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+#include "text_file.h"
+
 static char folder[] = "/tmp/slipstream-kubeconfig-XXXXXX";
 
 static char *file_path(const char *name)
@@ -25,13 +27,8 @@ static char *file_path(const char *name)
 static void write_file(const char *name, const char *text)
 {
 	CLEANUP_FREE char *path = file_path(name);
-	CLEANUP_FREE char *other = xasprintf("%s.new", path);
-	FILE *f = fopen(other, "we");
 
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-	assert_int_equal(rename(other, path), 0);
+	text_file_write(path, text, 0600);
 }
 
 #define PEM "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"

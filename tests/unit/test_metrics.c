@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "text_file.h"
+
 struct world {
 	struct agent agent;
 	struct plan plan;
@@ -153,26 +155,12 @@ static void test_form(void **state)
 	free(text);
 }
 
-static char *read_file(const char *path)
-{
-	FILE *f = fopen(path, "r");
-	struct strbuf text = {0};
-	char buf[4096];
-	size_t n;
-
-	assert_non_null(f);
-	while ((n = fread(buf, 1, sizeof(buf), f)) > 0)
-		strbuf_add(&text, buf, n);
-	fclose(f);
-	return strbuf_steal(&text);
-}
-
 /* deploy/README.md has a row for every family with its labels and type, and no row for one that is not there.
  */
 static void test_documented(void **state)
 {
 	struct world *w = *state;
-	char *text = text_of(w, false), *doc = read_file(TEST_DATA "/../deploy/README.md"), *save;
+	char *text = text_of(w, false), *doc = text_file_read(TEST_DATA "/../deploy/README.md", NULL), *save;
 	unsigned families = 0, rows = 0;
 
 	for (const char *p = doc; (p = strstr(p, "\n| `slipstream_")); p++)

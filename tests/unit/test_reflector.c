@@ -31,6 +31,8 @@
 
 #include <cmocka.h>
 
+#include "text_file.h"
+
 static const struct input_word {
 	const char *word;
 	struct reflector_input in;
@@ -167,45 +169,12 @@ static void run_line(struct machine *m, char *line, struct strbuf *b)
 	print_output(m, &out, b);
 }
 
-static char *slurp(const char *path)
-{
-	struct strbuf b = {0};
-	char part[4096];
-	size_t n;
-	FILE *f = fopen(path, "re");
-
-	if (!f)
-		return NULL;
-	while ((n = fread(part, 1, sizeof(part), f)))
-		strbuf_add(&b, part, n);
-	fclose(f);
-	return strbuf_steal(&b);
-}
-
-static void compare(const char *name, const char *expected, const char *text)
-{
-	unsigned line = 1;
-	size_t start = 0, i;
-
-	if (!strcmp(expected, text))
-		return;
-	for (i = 0; expected[i] && expected[i] == text[i]; i++)
-		if (text[i] == '\n') {
-			line++;
-			start = i + 1;
-		}
-	fail_msg("%s.expected:%u: expected \"%.*s\", got \"%.*s\"", name, line,
-		(int)strcspn(expected + start, "\n"), expected + start, (int)strcspn(text + start, "\n"),
-		text + start);
-}
-
 static void check_script(void **state)
 {
 	const char *name = *state;
 	CLEANUP_FREE char *script_path = xasprintf("%s/unit/reflector/%s.script", TEST_DATA, name);
 	CLEANUP_FREE char *expected_path = xasprintf("%s/unit/reflector/%s.expected", TEST_DATA, name);
-	CLEANUP_FREE char *script = slurp(script_path);
-	CLEANUP_FREE char *expected = slurp(expected_path);
+	CLEANUP_FREE char *script = text_file_read(script_path, NULL);
 	CLEANUP_FREE char *text = NULL;
 	struct machine m = {.script = name};
 	struct strbuf b = {0};
@@ -218,17 +187,7 @@ static void check_script(void **state)
 	}
 	reflector_free(m.reflector);
 	text = strbuf_steal(&b);
-	if (getenv("UPDATE_GOLDEN")) {
-		FILE *f = fopen(expected_path, "we");
-
-		assert_non_null(f);
-		assert_true(fputs(text, f) >= 0);
-		assert_int_equal(fclose(f), 0);
-	} else if (!expected) {
-		fail_msg("%s: there is no %s.expected (UPDATE_GOLDEN=1 writes it)", name, name);
-	} else {
-		compare(name, expected, text);
-	}
+	text_file_expect(expected_path, text);
 }
 
 static int is_script(const struct dirent *d)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "k8s/exec_plugin.h"
 #include "k8s/transport_private.h"
+#include "text_file.h"
 #include "transport_fixture.h"
 
 #include <sys/stat.h>
@@ -15,14 +16,8 @@ static char *file_path(const char *name)
 static void write_file(const char *name, const char *text)
 {
 	CLEANUP_FREE char *path = file_path(name);
-	CLEANUP_FREE char *other = xasprintf("%s.new", path);
-	FILE *file = fopen(other, "we");
 
-	assert_non_null(file);
-	fputs(text, file);
-	assert_int_equal(fclose(file), 0);
-	chmod(other, 0700);
-	assert_int_equal(rename(other, path), 0);
+	text_file_write(path, text, 0700); /* plugins, too */
 }
 
 /* A server that goes on reading but no longer answers is noticed by the ping that it does not answer. */
