@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -214,7 +215,7 @@ static void test_tampering(void **state)
 	memory_backend_drop_table(f->b);
 	add_cluster_ip(&f->rs, "10.96.0.3");
 	assert_int_equal(sync(f), -ENOENT);
-	assert_string_equal(f->err.object, "table inet slipstream");
+	assert_string_equal(f->err.object, "set cluster-ips4");
 	assert_int_equal(sync(f), 0);
 	assert_true(f->r.created);
 	assert_true(memory_backend_equals(f->b, &f->rs));
@@ -244,6 +245,127 @@ static void test_device_made_again(void **state)
 	assert_true(memory_backend_equals(f->b, &f->rs));
 }
 
+/* Up to 6.15 a hook goes with its device: nothing is left to remove, and that is no failure. */
+static void test_device_gone(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(sync(f), 0);
+	memory_backend_drop_device(f->b, "veth1");
+	f->rs.n_devices = 1;
+	add_cluster_ip(&f->rs, "10.96.0.2");
+	assert_int_equal(sync(f), 0);
+	assert_int_equal(f->r.devices_removed, 1);
+	assert_int_equal(f->r.n_failed, 0);
+	assert_true(memory_backend_equals(f->b, &f->rs));
+	memory_backend_rename_device(f->b, "eth0", "uplink");
+	assert_false(memory_backend_equals(f->b, &f->rs));
+	ruleset_add_device(&f->rs, "uplink", 2);
+	memmove(&f->rs.devices[0], &f->rs.devices[1], sizeof(f->rs.devices[0]));
+	f->rs.n_devices = 1;
+	assert_true(memory_backend_equals(f->b, &f->rs));
+}
+
+struct faults {
+	enum memory_point at;
+	unsigned skip; /* points of that kind that pass first */
+	int code;
+	struct fixture *f;
+	char object[64]; /* where it happened */
+};
+
+static int fault(void *arg, enum memory_point at, const char *object)
+{
+	struct faults *x = arg;
+
+	if (at != x->at || x->skip--)
+		return 0;
+	if (at == MEMORY_OBSERVED)
+		memory_backend_drop_table(x->f->b);
+	snprintf(x->object, sizeof(x->object), "%s", object);
+	return x->code;
+}
+
+/* Whatever fails wherever: all or nothing, and the next sync makes it whole. */
+static void test_faults(void **state)
+{
+	struct fixture *f = *state;
+	struct faults x = {.at = MEMORY_DUMP, .skip = 3, .code = -EINTR, .f = f};
+
+	memory_backend_on_fault(f->b, fault, &x);
+	assert_int_equal(sync(f), -EINTR);
+	assert_string_equal(x.object, "sets");
+	assert_int_equal(memory_backend_transactions(f->b), 0);
+
+	/* A first transaction has more than 50 messages; each may be the one. */
+	for (unsigned i = 0; i < 50; i++) {
+		x = (struct faults){.at = MEMORY_MESSAGE, .skip = i, .code = -ENOMEM, .f = f};
+		assert_int_equal(sync(f), -ENOMEM);
+		assert_string_equal(f->err.object, x.object);
+		assert_false(memory_backend_ruleset(f->b)->present);
+	}
+	x = (struct faults){.at = MEMORY_COMMIT, .code = -EMSGSIZE, .f = f};
+	assert_int_equal(sync(f), -EMSGSIZE);
+	assert_false(memory_backend_ruleset(f->b)->present);
+	/* Applied, and nobody knows. */
+	x = (struct faults){.at = MEMORY_ANSWER, .code = -ENOBUFS, .f = f};
+	assert_int_equal(sync(f), -ENOBUFS);
+	assert_true(memory_backend_equals(f->b, &f->rs));
+	assert_int_equal(sync(f), 0);
+	assert_true(f->observed);
+	assert_int_equal(f->r.messages, 0);
+	/* Somebody was faster. */
+	add_cluster_ip(&f->rs, "10.96.0.2");
+	memory_backend_restart(f->b);
+	x = (struct faults){.at = MEMORY_OBSERVED, .f = f};
+	assert_int_equal(sync(f), -ENOENT);
+	memory_backend_on_fault(f->b, NULL, NULL);
+	assert_int_equal(sync(f), 0);
+	assert_true(f->r.created);
+	assert_true(memory_backend_equals(f->b, &f->rs));
+}
+
+static void test_edits(void **state)
+{
+	struct fixture *f = *state;
+	struct strbuf text = {0};
+
+	assert_int_equal(sync(f), 0);
+	for (int edit = 0; edit < MEMORY_EDITS; edit++) {
+		if (edit == MEMORY_FOREIGN_TABLE)
+			continue;
+		memory_backend_edit(f->b, (enum memory_edit)edit, 0);
+		assert_false(memory_backend_equals(f->b, &f->rs));
+		backend_forget(f->b);
+		assert_int_equal(sync(f), 0);
+		assert_true(f->r.messages > 0);
+		assert_true(memory_backend_equals(f->b, &f->rs));
+		memory_backend_diff(f->b, &f->rs, &text);
+		assert_null(text.data);
+	}
+	/* A new element does not go into a set that is gone. */
+	memory_backend_edit(f->b, MEMORY_DROP_SET, SET_CLUSTER_IPS4);
+	add_cluster_ip(&f->rs, "10.96.0.2");
+	memory_backend_diff(f->b, &f->rs, &text);
+	assert_non_null(strstr(text.data, "+ set cluster-ips4\n+ set cluster-ips4: 10.96.0.1\n"));
+	strbuf_done(&text);
+	assert_int_equal(sync(f), -ENOENT);
+	assert_int_equal(sync(f), 0);
+
+	/* Somebody else's is left alone, whatever is wanted. */
+	memory_backend_edit(f->b, MEMORY_FOREIGN_TABLE, 0);
+	backend_forget(f->b);
+	assert_int_equal(sync(f), -EEXIST);
+	f->rs.present = false;
+	assert_int_equal(sync(f), 0);
+	assert_int_equal(f->r.messages, 0);
+	f->rs.present = true;
+	assert_int_equal(sync(f), -EEXIST);
+	memory_backend_drop_table(f->b);
+	assert_int_equal(sync(f), 0);
+	assert_true(memory_backend_equals(f->b, &f->rs));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +374,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_failed_transaction, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_tampering, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_device_made_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_device_gone, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_faults, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_edits, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
