@@ -93,7 +93,7 @@ void agent_init(struct agent *a, const char *node, struct config *config, struct
 void agent_done(struct agent *a)
 {
 	if (a->cluster)
-		cluster_observe(a->cluster, NULL);
+		cluster_unobserve(a->cluster, a->planner);
 	planner_free(a->planner);
 	ruleset_delta_done(&a->delta);
 	facts_done(&a->facts);

@@ -118,8 +118,8 @@ struct agent {
 };
 
 /*
- * Takes over 'config', and notes facts and features, so that the first step reads both. 'cluster', whose only observer
- * it becomes, and 'backend' must outlive the agent.
+ * Takes over 'config', and notes facts and features, so that the first step reads both. 'cluster', which it
+ * observes, and 'backend' must outlive the agent.
  */
 void agent_init(struct agent *a, const char *node, struct config *config, struct cluster *cluster,
 	struct backend *backend, const struct agent_edges *edges);

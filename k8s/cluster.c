@@ -44,7 +44,8 @@ struct cluster {
 	bool synced[OBJECT_KINDS];
 	bool unwatched[OBJECT_KINDS];
 	uint64_t generation;
-	struct cluster_observer observer;
+	struct cluster_observer *observers;
+	size_t n_observers, cap_observers;
 };
 
 const char *const object_kind_names[OBJECT_KINDS] = {
@@ -98,18 +99,26 @@ static void take_out(struct cluster *c, enum object_kind kind, struct meta *m)
 	c->count[kind]--;
 }
 
-/* 'old' is not in the tree any more, 'new' is already; either may be NULL. */
-static void tell(struct cluster *c, enum object_kind kind, const struct meta *old, const struct meta *new)
+static void tell_one(const struct cluster_observer *o, enum object_kind kind, const struct meta *old,
+	const struct meta *new)
 {
-	const struct cluster_observer *o = &c->observer;
-
-	c->generation++;
 	if (kind == OBJECT_NODE && o->node)
 		o->node(o->arg, old ? &entry_of(old, struct node_entry, meta)->node : NULL,
 			new ? &entry_of(new, struct node_entry, meta)->node : NULL);
 	if (kind == OBJECT_SERVICE && o->service)
 		o->service(o->arg, old ? &entry_of(old, struct service_entry, meta)->service : NULL,
 			new ? &entry_of(new, struct service_entry, meta)->service : NULL);
+	if (kind == OBJECT_ENDPOINT_SLICE && o->endpoint_slice)
+		o->endpoint_slice(o->arg, old ? &entry_of(old, struct slice_entry, meta)->slice : NULL,
+			new ? &entry_of(new, struct slice_entry, meta)->slice : NULL);
+}
+
+/* 'old' is not in the tree any more, 'new' is already; either may be NULL. */
+static void tell(struct cluster *c, enum object_kind kind, const struct meta *old, const struct meta *new)
+{
+	c->generation++;
+	for (size_t i = 0; i < c->n_observers; i++)
+		tell_one(&c->observers[i], kind, old, new);
 }
 
 static void drop(struct cluster *c, enum object_kind kind, struct meta *m)
@@ -121,7 +130,17 @@ static void drop(struct cluster *c, enum object_kind kind, struct meta *m)
 
 void cluster_observe(struct cluster *c, const struct cluster_observer *observer)
 {
-	c->observer = observer ? *observer : (struct cluster_observer){0};
+	*VEC_ADD(c->observers, c->n_observers, c->cap_observers) = *observer;
+}
+
+void cluster_unobserve(struct cluster *c, const void *arg)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < c->n_observers; i++)
+		if (c->observers[i].arg != arg)
+			c->observers[kept++] = c->observers[i];
+	c->n_observers = kept;
 }
 
 void cluster_free(struct cluster *c)
@@ -130,10 +149,11 @@ void cluster_free(struct cluster *c)
 
 	if (!c)
 		return;
-	cluster_observe(c, NULL);
+	c->n_observers = 0;
 	for (int kind = 0; kind < OBJECT_KINDS; kind++)
 		while ((m = RB_MIN(meta_tree, &c->objects[kind])))
 			drop(c, kind, m);
+	free(c->observers);
 	free(c);
 }
 
@@ -264,26 +284,31 @@ bool cluster_put_service(struct cluster *c, struct service *s)
 	return true;
 }
 
+static bool slice_equal(const struct endpoint_slice *a, const struct endpoint_slice *b)
+{
+	return !strcmp(a->service, b->service) &&
+	       same(a->endpoints, a->n_endpoints, b->endpoints, b->n_endpoints, sizeof(struct endpoint)) &&
+	       same(a->udp_ports, a->n_udp_ports, b->udp_ports, b->n_udp_ports, sizeof(*a->udp_ports));
+}
+
 bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *s)
 {
 	struct meta *old = find(c, OBJECT_ENDPOINT_SLICE, s->namespace, s->name);
 	struct slice_entry *e;
 	char *cursor;
 
-	if (old) {
-		const struct endpoint_slice *o = &entry_of(old, struct slice_entry, meta)->slice;
-
-		if (!strcmp(o->service, s->service) && same(o->endpoints, o->n_endpoints, s->endpoints,
-							       s->n_endpoints, sizeof(struct endpoint))) {
-			old->round = c->round[OBJECT_ENDPOINT_SLICE];
-			endpoint_slice_done(s);
-			return false;
-		}
+	if (old && slice_equal(&entry_of(old, struct slice_entry, meta)->slice, s)) {
+		old->round = c->round[OBJECT_ENDPOINT_SLICE];
+		endpoint_slice_done(s);
+		return false;
 	}
-	e = xcalloc(1, sizeof(*e) + s->n_endpoints * sizeof(struct endpoint) + text_size(s->namespace) +
+	e = xcalloc(1, sizeof(*e) + s->n_udp_ports * sizeof(*s->udp_ports) +
+			       s->n_endpoints * sizeof(struct endpoint) + text_size(s->namespace) +
 			       text_size(s->name) + text_size(s->service));
 	cursor = (char *)(e + 1);
 	e->slice = *s;
+	/* Ports first, as above. */
+	e->slice.udp_ports = pack(&cursor, s->udp_ports, s->n_udp_ports, sizeof(*s->udp_ports));
 	e->slice.endpoints = pack(&cursor, s->endpoints, s->n_endpoints, sizeof(struct endpoint));
 	e->slice.namespace = pack(&cursor, s->namespace, text_size(s->namespace), 1);
 	e->slice.name = pack(&cursor, s->name, text_size(s->name), 1);
@@ -338,6 +363,11 @@ void cluster_relist_end(struct cluster *c, enum object_kind kind)
 void cluster_relist_abort(struct cluster *c, enum object_kind kind)
 {
 	c->relisting[kind] = false;
+}
+
+bool cluster_relisting(const struct cluster *c, enum object_kind kind)
+{
+	return c->relisting[kind];
 }
 
 bool cluster_synced(const struct cluster *c, enum object_kind kind)
@@ -478,5 +508,6 @@ void endpoint_slice_done(struct endpoint_slice *s)
 	free(s->name);
 	free(s->service);
 	free(s->endpoints);
+	free(s->udp_ports);
 	memset(s, 0, sizeof(*s));
 }

@@ -83,7 +83,9 @@ struct endpoint_slice {
 	char *name;
 	char *service; /* label kubernetes.io/service-name; "" when absent */
 	struct endpoint *endpoints;
-	size_t n_endpoints;
+	uint16_t *
+		udp_ports; /* numbers of 'ports' with protocol UDP, each once; every endpoint of the slice has them */
+	uint32_t n_endpoints, n_udp_ports;
 };
 
 struct cluster;
@@ -99,17 +101,20 @@ bool cluster_put_node(struct cluster *c, struct node *node);
 bool cluster_put_service(struct cluster *c, struct service *service);
 bool cluster_put_endpoint_slice(struct cluster *c, struct endpoint_slice *slice);
 /*
- * Told of every change of the Nodes and Services that are kept, at once, while both versions are valid. 'old' NULL: it is new; 'new' NULL: it is
+ * Told of every change of the objects that are kept, at once, while both versions are valid. 'old' NULL: it is new; 'new' NULL: it is
  * gone. An equal object put again is no change. Members that are NULL are not called. Nothing may be put or deleted
  * from within.
  */
 struct cluster_observer {
 	void (*node)(void *arg, const struct node *old, const struct node *new);
 	void (*service)(void *arg, const struct service *old, const struct service *new);
+	void (*endpoint_slice)(void *arg, const struct endpoint_slice *old, const struct endpoint_slice *new);
 	void *arg;
 };
-/* One at a time; copied. NULL: none any more. */
+/* One more; copied. They are told in the order in which they came, and nothing of cluster_free(). */
 void cluster_observe(struct cluster *c, const struct cluster_observer *observer);
+/* No longer the one with this 'arg', if there is one. */
+void cluster_unobserve(struct cluster *c, const void *arg);
 
 /* 'namespace' is "" for nodes. Returns true when there was such an object. */
 bool cluster_delete(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
@@ -122,6 +127,8 @@ void cluster_relist_begin(struct cluster *c, enum object_kind kind);
 bool cluster_relist_keep(struct cluster *c, enum object_kind kind, const char *namespace, const char *name);
 void cluster_relist_end(struct cluster *c, enum object_kind kind);
 void cluster_relist_abort(struct cluster *c, enum object_kind kind);
+/* Between begin and end or abort: what is there is partly of before, partly of now. */
+bool cluster_relisting(const struct cluster *c, enum object_kind kind);
 
 /* True once a relist of the kind has ended; a kind that is not watched by configuration is marked with cluster_set_unwatched(). */
 bool cluster_synced(const struct cluster *c, enum object_kind kind);

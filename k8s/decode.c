@@ -12,6 +12,7 @@
 /* Of one list in one object. Far above what the API server accepts, low enough for a quadratic search of
  * duplicates. */
 #define MAX_ADDRESSES 4096
+#define MAX_PORTS 4096
 
 static const char *const kind_names[OBJECT_KINDS] = {
 	[OBJECT_NODE] = "Node",
@@ -429,19 +430,56 @@ static int decode_endpoint(struct reader *r, struct json_object *item, uint8_t f
 	return 0;
 }
 
+/*
+ * The UDP ports of a slice or of a subset, each number once. A port without a number ("all of them") is none that a
+ * proxy of a node looks at (kube-proxy, endpointslicecache.go); 'path' is the list's.
+ */
+static int add_udp_ports(
+	struct reader *r, struct json_object *list, const char *path, struct endpoint_slice *s, size_t *cap)
+{
+	for (size_t i = 0; list && i < json_object_array_length(list); i++) {
+		struct json_object *item = json_object_array_get_idx(list, i);
+		const char *protocol;
+		uint16_t port;
+		size_t k = 0;
+		char at[96];
+
+		snprintf(at, sizeof(at), "%s[%zu]", path, i);
+		if (check_type(r, item, json_type_object, at))
+			return -EINVAL;
+		snprintf(at, sizeof(at), "%s[%zu].protocol", path, i);
+		if (text(r, item, "protocol", at, &protocol))
+			return -EINVAL;
+		snprintf(at, sizeof(at), "%s[%zu].port", path, i);
+		if (port_number(r, item, "port", at, &port))
+			return -EINVAL;
+		if (!port || !protocol || strcmp(protocol, "UDP"))
+			continue;
+		while (k < s->n_udp_ports && s->udp_ports[k] != port)
+			k++;
+		if (k < s->n_udp_ports)
+			continue;
+		if (k == MAX_PORTS)
+			return bad(r, at, "is one of more than %d UDP ports", MAX_PORTS);
+		*VEC_ADD(s->udp_ports, s->n_udp_ports, *cap) = port;
+	}
+	return 0;
+}
+
 static int decode_slice(
 	struct reader *r, struct json_object *o, struct json_object *metadata, struct endpoint_slice *s)
 {
-	struct json_object *labels, *list;
+	struct json_object *labels, *list, *ports;
 	const char *service, *type;
+	size_t cap = 0, cap_ports = 0;
 	uint8_t family;
-	size_t cap = 0;
 
 	if (member(r, metadata, "labels", json_type_object, "metadata.labels", &labels) ||
 		text(r, labels, "kubernetes.io/service-name", "metadata.labels[kubernetes.io/service-name]",
 			&service) ||
 		text(r, o, "addressType", "addressType", &type) ||
-		member(r, o, "endpoints", json_type_array, "endpoints", &list))
+		member(r, o, "endpoints", json_type_array, "endpoints", &list) ||
+		member(r, o, "ports", json_type_array, "ports", &ports))
 		return -EINVAL;
 	if (service && *service && !name_ok(service))
 		return bad(r, "metadata.labels[kubernetes.io/service-name]", "is not a Service's name");
@@ -455,7 +493,7 @@ static int decode_slice(
 	for (size_t i = 0; list && i < json_object_array_length(list); i++)
 		if (decode_endpoint(r, json_object_array_get_idx(list, i), family, i, s, &cap))
 			return -EINVAL;
-	return 0;
+	return add_udp_ports(r, ports, "ports", s, &cap_ports);
 }
 
 static const char *article(const char *kind)
@@ -556,11 +594,11 @@ static int add_subset(struct reader *r, struct json_object *subset, const char *
 int decode_endpoints(struct json_object *root, struct object *ret, struct error *err)
 {
 	struct reader r = {.err = err};
-	struct json_object *metadata, *list;
+	struct json_object *metadata, *list, *ports;
 	const char *namespace, *name;
 	struct object o = {.kind = OBJECT_ENDPOINT_SLICE};
 	struct endpoint_slice *s = &o.slice;
-	size_t cap = 0, kept = 0;
+	size_t cap = 0, cap_ports = 0, kept = 0;
 
 	*ret = (struct object){0};
 	if (identity(&r, root, "Endpoints", true, &metadata, &namespace, &name) ||
@@ -571,10 +609,13 @@ int decode_endpoints(struct json_object *root, struct object *ret, struct error 
 	s->service = xstrdup(name);
 	for (size_t i = 0; list && i < json_object_array_length(list); i++) {
 		struct json_object *subset = json_object_array_get_idx(list, i);
-		char path[32];
+		char path[32], at[48];
 
 		snprintf(path, sizeof(path), "subsets[%zu]", i);
+		snprintf(at, sizeof(at), "%s.ports", path);
 		if (check_type(&r, subset, json_type_object, path) ||
+			member(&r, subset, "ports", json_type_array, at, &ports) ||
+			add_udp_ports(&r, ports, at, s, &cap_ports) ||
 			add_subset(&r, subset, "addresses", true, i, s, &cap) ||
 			add_subset(&r, subset, "notReadyAddresses", false, i, s, &cap)) {
 			object_done(&o);
@@ -587,7 +628,7 @@ int decode_endpoints(struct json_object *root, struct object *ret, struct error 
 	for (size_t i = 0; i < s->n_endpoints; i++)
 		if (!kept || addr_cmp(&s->endpoints[kept - 1].addr, &s->endpoints[i].addr))
 			s->endpoints[kept++] = s->endpoints[i];
-	s->n_endpoints = kept;
+	s->n_endpoints = (uint32_t)kept;
 	*ret = o;
 	return 0;
 }

@@ -30,7 +30,8 @@ int decode_json(enum object_kind kind, struct json_object *json, struct object *
 /*
  * The same for a core/v1 Endpoints, where there are no EndpointSlices: as one slice of OBJECT_ENDPOINT_SLICE with the
  * Service's name as its own, of both families. notReadyAddresses are neither ready nor serving: Endpoints do not say
- * what terminates. The endpoints are sorted, each address once, ready when any subset says so.
+ * what terminates. The endpoints are sorted, each address once, ready when any subset says so; the UDP ports are those
+ * of all subsets, whichever of the addresses has them.
  */
 int decode_endpoints(struct json_object *root, struct object *ret, struct error *err);
 /* Puts it into the replica, which takes over what it owns. Returns what cluster_put_*() returns. */

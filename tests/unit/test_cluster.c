@@ -39,7 +39,7 @@ static bool put_service(struct cluster *c, const char *ns, const char *name, uin
 static bool put_slice(struct cluster *c, const char *ns, const char *name, const char *service,
 	uint32_t first, const char *states)
 {
-	size_t n = strlen(states);
+	uint32_t n = (uint32_t)strlen(states);
 	CLEANUP_FREE struct addr *a = addresses(n, first);
 	struct endpoint_slice s = {.namespace = xstrdup(ns),
 		.name = xstrdup(name),
@@ -52,6 +52,25 @@ static bool put_slice(struct cluster *c, const char *ns, const char *name, const
 			.ready = states[i] == 'r',
 			.serving = states[i] == 'r' || states[i] == 't',
 			.terminating = states[i] == 't' || states[i] == 'd'};
+	return cluster_put_endpoint_slice(c, &s);
+}
+
+/* One endpoint, and UDP ports from 53 on. */
+static bool put_udp_slice(struct cluster *c, const char *name, const char *service, uint32_t ports)
+{
+	struct endpoint_slice s = {.namespace = xstrdup("a"),
+		.name = xstrdup(name),
+		.service = xstrdup(service),
+		.endpoints = xcalloc(1, sizeof(*s.endpoints)),
+		.n_endpoints = 1,
+		.udp_ports = ports ? xcalloc(ports, sizeof(*s.udp_ports)) : NULL,
+		.n_udp_ports = ports};
+	uint32_t v = 0x0100000a;
+
+	s.endpoints[0] =
+		(struct endpoint){.addr = addr_from_bytes(AF_INET, &v), .ready = true, .serving = true};
+	for (uint32_t i = 0; i < ports; i++)
+		s.udp_ports[i] = (uint16_t)(53 + i);
 	return cluster_put_endpoint_slice(c, &s);
 }
 
@@ -137,6 +156,86 @@ static void test_generation(void **state)
 	assert_int_equal(cluster_generation(c), g + 8);
 	assert_null(cluster_node(c, "n"));
 	cluster_free(c);
+}
+
+static void test_udp_ports(void **state)
+{
+	struct cluster *c = cluster_new();
+	const struct endpoint_slice *s;
+	char text[ADDR_TEXT_SIZE];
+
+	(void)state;
+	assert_true(put_udp_slice(c, "s-1", "s", 0));
+	assert_true(put_udp_slice(c, "s-1", "s", 3));
+	assert_false(put_udp_slice(c, "s-1", "s", 3));
+	assert_true(put_udp_slice(c, "s-1", "s", 2));
+	s = cluster_next_endpoint_slice(c, NULL);
+	assert_int_equal(s->n_udp_ports, 2);
+	assert_int_equal(s->udp_ports[0], 53);
+	assert_int_equal(s->udp_ports[1], 54);
+	assert_int_equal(s->n_endpoints, 1);
+	assert_string_equal(addr_text(&s->endpoints[0].addr, text), "10.0.0.1");
+	assert_string_equal(s->service, "s");
+	cluster_free(c);
+}
+
+/* What an observer was told: one character per call. */
+struct told {
+	char text[32];
+	size_t n;
+};
+
+static void hear(struct told *t, char what, bool old, bool new)
+{
+	t->text[t->n++] = what;
+	t->text[t->n++] = old && new ? '~' : old ? '-' : '+';
+	assert_true(t->n < sizeof(t->text));
+}
+
+static void hear_service(void *arg, const struct service *old, const struct service *new)
+{
+	hear(arg, 's', old, new);
+}
+
+static void hear_slice(void *arg, const struct endpoint_slice *old, const struct endpoint_slice *new)
+{
+	if (old && new) /* both whole */
+		assert_int_equal(old->n_udp_ports + 1, new->n_udp_ports);
+	hear(arg, 'e', old, new);
+}
+
+static void test_observers(void **state)
+{
+	struct told a = {0}, b = {0};
+	const struct cluster_observer first = {.service = hear_service, .arg = &a};
+	const struct cluster_observer second = {
+		.service = hear_service, .endpoint_slice = hear_slice, .arg = &b};
+	struct cluster *c = cluster_new();
+
+	(void)state;
+	put_udp_slice(c, "s-0", "s", 0); /* nobody is there yet */
+	cluster_observe(c, &first);
+	cluster_observe(c, &second);
+	put_service(c, "a", "s", 1, 80);
+	put_udp_slice(c, "s-1", "s", 1);
+	put_udp_slice(c, "s-1", "s", 1); /* equal */
+	put_udp_slice(c, "s-1", "s", 2);
+	put_node(c, "n", "10.0.0.0/24", false);
+	cluster_unobserve(c, &a);
+	cluster_unobserve(c, &a); /* is none any more */
+	put_service(c, "a", "s", 2, 80);
+	cluster_relist_begin(c, OBJECT_ENDPOINT_SLICE);
+	assert_true(cluster_relisting(c, OBJECT_ENDPOINT_SLICE));
+	assert_false(cluster_relisting(c, OBJECT_SERVICE));
+	put_udp_slice(c, "s-1", "s", 2);
+	cluster_relist_end(c, OBJECT_ENDPOINT_SLICE); /* takes s-0 */
+	assert_false(cluster_relisting(c, OBJECT_ENDPOINT_SLICE));
+	cluster_relist_begin(c, OBJECT_ENDPOINT_SLICE);
+	cluster_relist_abort(c, OBJECT_ENDPOINT_SLICE);
+	assert_false(cluster_relisting(c, OBJECT_ENDPOINT_SLICE));
+	cluster_free(c); /* of this nobody is told */
+	assert_string_equal(a.text, "s+");
+	assert_string_equal(b.text, "s+e+e~s~e-");
 }
 
 static void test_service_flags(void **state)
@@ -421,6 +520,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_put_and_find),
 		cmocka_unit_test(test_generation),
+		cmocka_unit_test(test_udp_ports),
+		cmocka_unit_test(test_observers),
 		cmocka_unit_test(test_service_flags),
 		cmocka_unit_test(test_ready_endpoints),
 		cmocka_unit_test(test_same_address),

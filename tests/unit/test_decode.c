@@ -206,6 +206,7 @@ static void test_slice(void **state)
 	assert_string_equal(o.slice.service, "web");
 	assert_string_equal(object_name(&o), "web-1");
 	assert_int_equal(o.slice.n_endpoints, 6);
+	assert_int_equal(o.slice.n_udp_ports, 0);
 	for (size_t i = 0; i < 6; i++) {
 		struct endpoint *e = &o.slice.endpoints[i];
 		char got[4], text[ADDR_TEXT_SIZE], address[16];
@@ -232,6 +233,25 @@ static void test_slice(void **state)
 	o = decode(OBJECT_ENDPOINT_SLICE,
 		"{\"metadata\":{\"name\":\"x\",\"namespace\":\"y\"},\"addressType\":\"IPv4\"}");
 	assert_string_equal(o.slice.service, "");
+	object_done(&o);
+}
+
+/* Of the ports those of UDP, each number once; one without a number is none. */
+static void test_udp_ports(void **state)
+{
+	struct object o = decode(OBJECT_ENDPOINT_SLICE,
+		SLICE("\"addressType\":\"IPv4\",\"endpoints\":[{\"addresses\":[\"10.0.0.1\"]}],\"ports\":["
+		      "{\"name\":\"dns\",\"protocol\":\"UDP\",\"port\":5353},"
+		      "{\"name\":\"dns-tcp\",\"protocol\":\"TCP\",\"port\":53},"
+		      "{\"name\":\"web\",\"port\":80},{\"protocol\":\"SCTP\",\"port\":99},"
+		      "{\"name\":\"all\",\"protocol\":\"UDP\",\"port\":null},{\"protocol\":\"UDP\"},"
+		      "{\"name\":\"again\",\"protocol\":\"UDP\",\"port\":5353},"
+		      "{\"name\":\"quic\",\"protocol\":\"UDP\",\"port\":443}]"));
+
+	(void)state;
+	assert_int_equal(o.slice.n_udp_ports, 2);
+	assert_int_equal(o.slice.udp_ports[0], 5353);
+	assert_int_equal(o.slice.udp_ports[1], 443);
 	object_done(&o);
 }
 
@@ -271,9 +291,12 @@ static void test_endpoints(void **state)
 	/* Two sets of ports: .2 is ready for one of them, .3 for none; both families. */
 	struct object o = endpoints(ENDPOINTS(
 		",\"subsets\":[{\"addresses\":[{\"ip\":\"10.0.0.9\",\"nodeName\":\"n1\"},{\"ip\":\"fd00::"
-		"1\"}],\"notReadyAddresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.3\"}],\"ports\":null},"
-		"{\"addresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.9\"}],\"notReadyAddresses\":null},{}"
-		"]"));
+		"1\"}],\"notReadyAddresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.3\"}],\"ports\":["
+		"{\"port\":53,\"protocol\":\"UDP\"},{\"port\":53,\"protocol\":\"TCP\"}]},"
+		"{\"addresses\":[{\"ip\":\"10.0.0.2\"},{\"ip\":\"10.0.0.9\"}],\"notReadyAddresses\":null,"
+		"\"ports\":[{\"port\":53,\"protocol\":\"UDP\"},{\"port\":54,\"protocol\":\"UDP\"}]},{"
+		"\"ports\":"
+		"null}]"));
 	static const char *const want[] = {"10.0.0.2 110", "10.0.0.3 000", "10.0.0.9 110", "fd00::1 110"};
 	struct cluster *c = cluster_new();
 	static const char *const empty[] = {
@@ -284,6 +307,9 @@ static void test_endpoints(void **state)
 	assert_string_equal(object_name(&o), "web");
 	assert_string_equal(o.slice.service, "web");
 	assert_int_equal(o.slice.n_endpoints, ARRAY_SIZE(want));
+	assert_int_equal(o.slice.n_udp_ports, 2);
+	assert_int_equal(o.slice.udp_ports[0], 53);
+	assert_int_equal(o.slice.udp_ports[1], 54);
 	for (size_t i = 0; i < ARRAY_SIZE(want); i++) {
 		struct endpoint *e = &o.slice.endpoints[i];
 		char got[ADDR_TEXT_SIZE + 4], text[ADDR_TEXT_SIZE];
@@ -399,6 +425,14 @@ static void test_refused(void **state)
 			      "]"),
 			"EndpointSlice shop/web-1",
 			"endpoints[0].conditions.ready is a string, not a boolean"},
+		{OBJECT_ENDPOINT_SLICE,
+			SLICE("\"addressType\":\"IPv4\",\"ports\":[{\"protocol\":\"UDP\",\"port\":65536}]"),
+			"EndpointSlice shop/web-1", "ports[0].port is 65536, not a port"},
+		{OBJECT_ENDPOINT_SLICE, SLICE("\"addressType\":\"IPv4\",\"ports\":[{\"protocol\":17}]"),
+			"EndpointSlice shop/web-1",
+			"ports[0].protocol is a number, not a string (in YAML: put it in quotes)"},
+		{OBJECT_ENDPOINT_SLICE, SLICE("\"addressType\":\"IPv4\",\"ports\":{}"),
+			"EndpointSlice shop/web-1", "ports is an object, not a list"},
 	};
 
 	(void)state;
@@ -507,6 +541,7 @@ int main(void)
 		cmocka_unit_test(test_service),
 		cmocka_unit_test(test_service_without_proxy),
 		cmocka_unit_test(test_slice),
+		cmocka_unit_test(test_udp_ports),
 		cmocka_unit_test(test_endpoints),
 		cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_many_addresses),

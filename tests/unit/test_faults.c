@@ -146,6 +146,8 @@ static void say_cluster(struct answer *a, const struct cluster *c)
 		for (size_t i = 0; i < s->n_endpoints; i++)
 			say(a, " %s:%d%d%d", addr_text(&s->endpoints[i].addr, text), s->endpoints[i].ready,
 				s->endpoints[i].serving, s->endpoints[i].terminating);
+		for (size_t i = 0; i < s->n_udp_ports; i++)
+			say(a, " udp:%u", s->udp_ports[i]);
 		say(a, "\n");
 	}
 	say(a, "generation %llu\n", (unsigned long long)cluster_generation(c));

@@ -221,10 +221,10 @@ static void start(struct run *r, unsigned seed)
 
 static void finish(struct run *r)
 {
+	cluster_unobserve(r->w.cluster, r->planner);
 	planner_free(r->planner);
 	backend_free(r->backend);
 	ruleset_delta_done(&r->delta);
-	cluster_observe(r->w.cluster, NULL);
 	world_done(&r->w);
 }
 
