@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/mem.h"
 #include "base/strbuf.h"
-#include "k8s/api_body.h"
-#include "k8s/api_error.h"
 #include "k8s/api_post.h"
+#include "k8s/api_resource.h"
 #include "k8s/kubeconfig.h"
-#include "k8s/reflector.h"
 #include "k8s/source_private.h"
 #include "k8s/transport.h"
 
@@ -17,8 +15,6 @@
 #include <sys/random.h>
 #include <time.h>
 
-/* Of an answer that is an error. */
-#define MAX_ERROR_BODY (64 << 10)
 /* A situation that comes back sooner than this is not told again. */
 #define TELL_AGAIN_MS 120000
 /* So many in a row, some seconds. */
@@ -28,21 +24,12 @@
 
 struct api_source;
 
+/* The edges of one: its timer, its request, and what was told of it. */
 struct resource {
 	struct api_source *s;
-	enum object_kind kind;
-	struct reflector *reflector;
+	struct api_resource api;
 	struct event timer;
-	bool endpoints;                    /* Endpoints take the place of EndpointSlices */
 	struct transport_request *request; /* NULL: none under way */
-	bool watch, initial_events;        /* what 'request' is */
-	struct api_body *body;
-	unsigned http;
-	unsigned retry_after_s;
-	struct strbuf error_body;
-	bool relisting;
-	bool dirty; /* 'changed' is to be called for it */
-	struct source_resource_status status;
 	enum source_failure told; /* the last problem told, SOURCE_FAILURES when there was none yet */
 	uint64_t told_at;
 	bool present;       /* it lasts */
@@ -115,13 +102,6 @@ static double next_random(struct api_source *s)
 	return (double)((s->random * 2685821657736338717ULL) >> 11) / 9007199254740992.0;
 }
 
-struct problem {
-	enum source_failure failure;
-	struct error err; /* code 0: none */
-};
-
-static void step(struct resource *r, struct reflector_input *in, const struct problem *problem);
-
 /* --- problems --- */
 
 /* A problem of the server, not of one resource, that another resource has told. */
@@ -143,14 +123,16 @@ static bool told_by_other(const struct resource *r, enum source_failure failure)
  * Keeps it as the resource's present problem; tells it when it is news. A resource that could be read before
  * may be forbidden for a moment, by a server that has just started: that is told when it lasts.
  */
-static void note_problem(struct resource *r, enum source_failure failure, const struct error *err)
+static void on_problem(void *arg, enum source_failure failure, const struct error *err)
 {
+	struct resource *r = arg;
+	struct source_resource_status *status = &r->api.status;
 	uint64_t now = now_ms();
 	bool same, news;
 
-	snprintf(r->status.problem, sizeof(r->status.problem), "%s", error_text(err));
+	snprintf(status->problem, sizeof(status->problem), "%s", error_text(err));
 	r->forbidden = failure == SOURCE_FAILURE_FORBIDDEN ? r->forbidden + 1 : 0;
-	if (r->forbidden && r->status.synced && r->forbidden < FORBIDDEN_LASTS)
+	if (r->forbidden && status->synced && r->forbidden < FORBIDDEN_LASTS)
 		return;
 	same = r->told == failure && (r->present || now - r->told_at < TELL_AGAIN_MS);
 	news = !same && !told_by_other(r, failure);
@@ -187,7 +169,7 @@ static void on_bad_object(void *arg, const struct error *err)
 
 	r->s->failures[SOURCE_FAILURE_OBJECT]++;
 	if (!copy.object[0])
-		snprintf(copy.object, sizeof(copy.object), "%s", object_kind_names[r->kind]);
+		snprintf(copy.object, sizeof(copy.object), "%s", object_kind_names[r->api.kind]);
 	if (told_before(&r->s->objects, copy.object, copy.what))
 		return;
 	if (r->s->cb.problem)
@@ -195,153 +177,6 @@ static void on_bad_object(void *arg, const struct error *err)
 }
 
 /* --- requests --- */
-
-static void forget_answer(struct resource *r)
-{
-	r->http = r->retry_after_s = 0;
-	strbuf_done(&r->error_body);
-	memset(&r->error_body, 0, sizeof(r->error_body));
-	api_body_free(r->body);
-	r->body = NULL;
-}
-
-static void on_changed(void *arg)
-{
-	struct resource *r = arg;
-
-	r->dirty = true;
-}
-
-static void on_event(void *arg, struct reflector_input *in)
-{
-	struct resource *r = arg;
-
-	r->status.events++;
-	step(r, in, NULL);
-}
-
-static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
-{
-	struct resource *r = arg;
-	struct reflector_input in = {.kind = REFLECTOR_OPENED};
-
-	r->http = http;
-	r->retry_after_s = retry_after_s;
-	r->status.last_event = unix_time();
-	if (http != 200)
-		return;
-	r->s->answered = true;
-	step(r, &in, NULL);
-}
-
-/* An ERROR event, or a body that is not what it should be: nothing more is read of it. */
-static void bad_body(struct resource *r, int code, struct error *err)
-{
-	struct reflector_input in = {.kind = REFLECTOR_DONE, .code = 200, .bad_body = true};
-	struct problem problem = {.failure = SOURCE_FAILURE_SERVER};
-
-	transport_cancel(r->s->transport, r->request);
-	r->request = NULL;
-	if (code == -ECANCELED) {
-		const struct api_status *status = api_body_error(r->body);
-
-		in = (struct reflector_input){.kind = REFLECTOR_EVENT,
-			.event = REFLECTOR_ERROR,
-			.code = status->code,
-			.version_too_large = status->version_too_large,
-			.retry_after_s = status->retry_after_s};
-		problem.failure =
-			api_error(&r->s->kubeconfig, r->kind, true, status->code, status, &problem.err);
-	} else {
-		problem.err = *err;
-		problem.err.code = code;
-		if (!problem.err.object[0])
-			snprintf(problem.err.object, sizeof(problem.err.object), "%s",
-				object_kind_names[r->kind]);
-		if (!problem.err.what[0])
-			snprintf(problem.err.what, sizeof(problem.err.what),
-				"the API server's answer is not what it should be");
-	}
-	r->s->failures[problem.failure]++;
-	step(r, &in, &problem);
-}
-
-static void on_data(void *arg, const char *data, size_t len)
-{
-	struct resource *r = arg;
-	struct error err = {0};
-	int rc;
-
-	r->status.last_event = unix_time();
-	if (r->http != 200) {
-		if (r->error_body.len + len <= MAX_ERROR_BODY)
-			strbuf_add(&r->error_body, data, len);
-		return;
-	}
-	rc = api_body_feed(r->body, data, len, &err);
-	if (rc < 0)
-		bad_body(r, rc, &err);
-}
-
-/*
- * The server has no EndpointSlices of v1 (before Kubernetes 1.21): from now on Endpoints. Only of a server that
- * has answered well before, and never had them: whatever stands in for it while it is away may answer 404, too.
- */
-static void take_endpoints_instead(struct resource *r, struct problem *problem)
-{
-	if (r->kind != OBJECT_ENDPOINT_SLICE || r->s->endpoints != ENDPOINTS_AUTO || r->endpoints ||
-		!r->s->answered || r->status.synced)
-		return;
-	r->endpoints = true;
-	error_set(&problem->err, -ENOENT, object_kind_names[r->kind],
-		"set kubernetes.endpoints to endpoints where that is as it should be",
-		"the API server has no EndpointSlices of discovery.k8s.io/v1; Endpoints are read instead");
-}
-
-/* An answer of 200 has ended. */
-static void body_done(struct resource *r, struct reflector_input *in, struct problem *problem)
-{
-	/* An end within a value is no end, however politely the connection was closed. */
-	if (api_body_end(r->body, NULL) < 0)
-		in->cut = true;
-	in->version = api_body_version(r->body);
-	in->cont = api_body_continue(r->body);
-	if (r->watch ? !r->initial_events : !in->cut && in->version)
-		return;
-	problem->failure = in->cut ? SOURCE_FAILURE_CONNECT : SOURCE_FAILURE_SERVER;
-	r->s->failures[problem->failure]++;
-	if (problem->err.code)
-		return;
-	error_set(&problem->err, -EPROTO, object_kind_names[r->kind], NULL,
-		r->watch  ? "the API server's WatchList ended too early"
-		: in->cut ? "the API server's list ended too early"
-			  : "the API server sent no list");
-}
-
-static void on_done(void *arg, const struct transport_result *result)
-{
-	struct resource *r = arg;
-	struct reflector_input in = {.kind = REFLECTOR_DONE, .code = result->http, .cut = result->failed};
-	struct problem problem = {.failure = result->failure, .err = result->error};
-	struct api_status status = {0};
-
-	r->request = NULL;
-	if (result->http == 200) {
-		body_done(r, &in, &problem);
-	} else if (result->http) {
-		api_status_parse(r->error_body.data, r->error_body.len, &status);
-		in.version_too_large = status.version_too_large;
-		in.retry_after_s = r->retry_after_s ? r->retry_after_s : status.retry_after_s;
-		problem.failure =
-			api_error(&r->s->kubeconfig, r->kind, r->watch, result->http, &status, &problem.err);
-		r->s->failures[problem.failure]++;
-		if (result->http == 404 && (!r->watch || r->initial_events))
-			take_endpoints_instead(r, &problem);
-	} else {
-		r->s->failures[problem.failure]++;
-	}
-	step(r, &in, &problem);
-}
 
 /* Adds a query parameter with its value escaped (RFC 3986, section 2). */
 static void add_parameter(struct strbuf *b, const char *name, const char *value)
@@ -357,7 +192,7 @@ static void add_parameter(struct strbuf *b, const char *name, const char *value)
 
 static char *request_path(const struct resource *r, const struct reflector_request *q)
 {
-	const struct resource_url *url = r->endpoints ? &endpoints_url : &resource_urls[r->kind];
+	const struct resource_url *url = r->api.endpoints ? &endpoints_url : &resource_urls[r->api.kind];
 	struct strbuf b = {0};
 	char seconds[16];
 
@@ -383,101 +218,112 @@ static char *request_path(const struct resource *r, const struct reflector_reque
 	return strbuf_steal(&b);
 }
 
-static void send_request(struct resource *r, const struct reflector_request *q)
+/* The reflector's deadline may have moved. */
+static void arm(struct resource *r)
 {
-	static const struct transport_callbacks callbacks = {on_headers, on_data, on_done};
-	const struct api_body_format format = {r->kind, r->endpoints, q->watch};
-	const struct api_body_owner owner = {on_event, on_bad_object, on_changed, r};
-	CLEANUP_FREE char *path = request_path(r, q);
+	uint64_t now = now_ms(), wait = r->api.deadline > now ? r->api.deadline - now : 0;
+	struct timeval tv = {(time_t)(wait / 1000), (suseconds_t)(wait % 1000 * 1000)};
 
-	forget_answer(r);
-	r->watch = q->watch;
-	r->initial_events = q->initial_events;
-	r->body = api_body_new(r->s->cluster, &format, &owner);
-	if (q->watch)
-		r->status.watch_starts++;
-	r->request = transport_get(r->s->transport, path, !q->watch, &callbacks, r);
-}
-
-/* Told once: 'problem' is why. */
-static void note_no_watchlist(struct resource *r, const struct problem *problem)
-{
-	struct error err = problem->err;
-
-	error_set(&err, -ENOTSUP, object_kind_names[r->kind], "set kubernetes.initialList to gzip",
-		"there is no WatchList here, lists are read instead: %s", problem->err.what);
-	if (r->s->cb.problem)
-		r->s->cb.problem(r->s->cb.arg, &err);
-}
-
-/* Tells the reflector, and does what it wants. */
-static void step(struct resource *r, struct reflector_input *in, const struct problem *problem)
-{
-	struct api_source *s = r->s;
-	struct reflector_output out;
-	uint64_t now = now_ms();
-	uint64_t wait;
-	struct timeval tv;
-
-	in->random = next_random(s);
-	reflector_step(r->reflector, in, now, &out);
-	if ((out.actions & REFLECTOR_CANCEL) && r->request) {
-		transport_cancel(s->transport, r->request);
-		r->request = NULL;
-	}
-	if ((out.actions & REFLECTOR_RELIST_ABORT) && r->relisting) {
-		cluster_relist_abort(s->cluster, r->kind);
-		r->relisting = false;
-	}
-	if (out.actions & REFLECTOR_RELIST_END) {
-		cluster_relist_end(s->cluster, r->kind);
-		r->relisting = false;
-		r->initial_events = false;
-		r->dirty = true;
-		r->status.synced = true;
-		r->status.lists++;
-	}
-	if (out.actions & REFLECTOR_RELIST_BEGIN) {
-		cluster_relist_begin(s->cluster, r->kind);
-		r->relisting = true;
-	}
-	if (out.actions & REFLECTOR_REREAD_TOKEN)
-		transport_token_refused(s->transport);
-	if (out.actions & REFLECTOR_SEND)
-		send_request(r, &out.request);
-	if (out.actions & REFLECTOR_HEALTHY) {
-		r->status.problem[0] = '\0';
-		r->present = false;
-		r->forbidden = 0;
-	}
-	if ((out.actions & REFLECTOR_PROBLEM) && problem && problem->err.code)
-		note_problem(r, problem->failure, &problem->err);
-	if ((out.actions & REFLECTOR_NO_WATCHLIST) && problem)
-		note_no_watchlist(r, problem);
-	wait = out.deadline > now ? out.deadline - now : 0;
-	tv.tv_sec = (time_t)(wait / 1000);
-	tv.tv_usec = (suseconds_t)(wait % 1000 * 1000);
 	event_add(&r->timer, &tv);
+}
+
+static void on_headers(void *arg, unsigned http, unsigned retry_after_s)
+{
+	struct resource *r = arg;
+
+	r->api.status.last_event = unix_time();
+	api_resource_headers(&r->api, http, retry_after_s);
+	arm(r);
+}
+
+static void on_data(void *arg, const char *data, size_t len)
+{
+	struct resource *r = arg;
+
+	r->api.status.last_event = unix_time();
+	api_resource_data(&r->api, data, len);
+	arm(r);
+}
+
+static void on_done(void *arg, const struct transport_result *result)
+{
+	struct resource *r = arg;
+
+	r->request = NULL;
+	api_resource_done(&r->api, result->http, result->failed, result->failure, &result->error);
+	arm(r);
 }
 
 static void on_timer(evutil_socket_t fd, short events, void *arg)
 {
 	struct resource *r = arg;
-	struct reflector_input in = {.kind = REFLECTOR_TICK};
-	struct problem silent = {.failure = SOURCE_FAILURE_CONNECT};
 
 	(void)fd;
 	(void)events;
-	if (r->initial_events && r->http == 200)
-		error_set(&silent.err, -ETIMEDOUT, object_kind_names[r->kind],
-			"set kubernetes.initialList to gzip",
-			"the API server %s does not end the initial events of its WatchList",
-			r->s->kubeconfig.server);
-	else
-		error_set(&silent.err, -ETIMEDOUT, object_kind_names[r->kind],
-			"check the API server and what is in between", "the API server %s does not answer",
-			r->s->kubeconfig.server);
-	step(r, &in, &silent);
+	api_resource_tick(&r->api);
+	arm(r);
+}
+
+/* --- what the resource asks for --- */
+
+static uint64_t on_now(void *arg)
+{
+	(void)arg;
+	return now_ms();
+}
+
+static double on_random(void *arg)
+{
+	return next_random(((struct resource *)arg)->s);
+}
+
+static void on_send(void *arg, const struct reflector_request *q)
+{
+	static const struct transport_callbacks callbacks = {on_headers, on_data, on_done};
+	struct resource *r = arg;
+	CLEANUP_FREE char *path = request_path(r, q);
+
+	r->request = transport_get(r->s->transport, path, !q->watch, &callbacks, r);
+}
+
+static void on_cancel(void *arg)
+{
+	struct resource *r = arg;
+
+	if (r->request)
+		transport_cancel(r->s->transport, r->request);
+	r->request = NULL;
+}
+
+static void on_token_refused(void *arg)
+{
+	transport_token_refused(((struct resource *)arg)->s->transport);
+}
+
+static void on_failed(void *arg, enum source_failure failure)
+{
+	((struct resource *)arg)->s->failures[failure]++;
+}
+
+static void on_healthy(void *arg)
+{
+	struct resource *r = arg;
+
+	r->api.status.problem[0] = '\0';
+	r->present = false;
+	r->forbidden = 0;
+}
+
+/* Told once. */
+static void on_no_watchlist(void *arg, const struct error *why)
+{
+	struct resource *r = arg;
+	struct error err = *why;
+
+	error_set(&err, -ENOTSUP, object_kind_names[r->api.kind], "set kubernetes.initialList to gzip",
+		"there is no WatchList here, lists are read instead: %s", why->what);
+	if (r->s->cb.problem)
+		r->s->cb.problem(r->s->cb.arg, &err);
 }
 
 /* --- the source --- */
@@ -491,9 +337,9 @@ static void on_settled(void *arg)
 		struct resource *r = &s->resources[i];
 
 		/* A list that is still coming in is told when it is there. */
-		if (!r->dirty || r->relisting)
+		if (!r->api.dirty || r->api.relisting)
 			continue;
-		r->dirty = false;
+		r->api.dirty = false;
 		changed = true;
 	}
 	if (changed && s->cb.changed)
@@ -545,7 +391,7 @@ static void api_status_of(const struct source *source, struct source_status *ret
 	ret->kind = "api";
 	snprintf(ret->location, sizeof(ret->location), "%s", s->kubeconfig.server);
 	for (size_t i = 0; i < OBJECT_KINDS; i++)
-		ret->resources[i] = s->resources[i].status;
+		ret->resources[i] = s->resources[i].api.status;
 	memcpy(ret->failures, s->failures, sizeof(ret->failures));
 	ret->bytes_received = transport_bytes_received(s->transport);
 	ret->connections = transport_connections(s->transport);
@@ -562,13 +408,9 @@ static void api_free(struct source *source)
 	for (size_t i = 0; i < OBJECT_KINDS; i++) {
 		struct resource *r = &s->resources[i];
 
-		if (!r->reflector)
-			continue;
-		event_del(&r->timer);
-		if (r->relisting)
-			cluster_relist_abort(s->cluster, r->kind);
-		forget_answer(r);
-		reflector_free(r->reflector);
+		if (r->s)
+			event_del(&r->timer);
+		api_resource_stop(&r->api);
 	}
 	kubeconfig_done(&s->kubeconfig);
 	free(s);
@@ -588,10 +430,18 @@ static void start_resource(struct api_source *s, enum object_kind kind, bool wat
 	struct resource *r = &s->resources[kind];
 
 	r->s = s;
-	r->kind = kind;
-	r->status.watched = true;
 	r->told = SOURCE_FAILURES;
-	r->reflector = reflector_new(resource_urls[kind].field_selector != NULL, watchlist);
+	r->api = (struct api_resource){
+		.owner = {on_now, on_random, on_send, on_cancel, on_token_refused, on_failed, on_problem,
+			on_healthy, on_no_watchlist, on_bad_object, r},
+		.cluster = s->cluster,
+		.kubeconfig = &s->kubeconfig,
+		.answered = &s->answered,
+		.kind = kind,
+		.endpoints_auto = s->endpoints == ENDPOINTS_AUTO,
+		.endpoints = kind == OBJECT_ENDPOINT_SLICE && s->endpoints == ENDPOINTS_ENDPOINTS,
+	};
+	api_resource_start(&r->api, resource_urls[kind].field_selector != NULL, watchlist);
 	evtimer_assign(&r->timer, s->base, on_timer, r);
 	/* In the order of the calls, which timers that are due at once do not keep to. */
 	event_active(&r->timer, EV_TIMEOUT, 0);
@@ -625,7 +475,6 @@ int api_source_new(struct event_base *base, struct cluster *cluster, const struc
 		s->start_assigned = true;
 	}
 	s->endpoints = options->endpoints;
-	s->resources[OBJECT_ENDPOINT_SLICE].endpoints = options->endpoints == ENDPOINTS_ENDPOINTS;
 	start_resource(s, OBJECT_NODE, options->watchlist);
 	start_resource(s, OBJECT_SERVICE, options->watchlist);
 	if (options->endpoints != ENDPOINTS_OFF)
