@@ -54,7 +54,7 @@ void plan_classes(struct planner *p);
 
 /* The sets whose elements come from Services. */
 #define SERVICE_SETS_FIRST SET_CLUSTER_IPS4
-#define SERVICE_SETS_LAST SET_EXCLUDED_NODEPORTS_UDP
+#define SERVICE_SETS_LAST SET_EXCLUDED_NODEPORTS
 void plan_services_change(struct planner *p, const struct service *old, const struct service *new);
 /* A pod CIDR came or went: who claims an address in it? */
 void plan_services_recheck(struct planner *p, const struct prefix *cidr);

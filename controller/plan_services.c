@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -59,16 +60,16 @@ static void count_addr(struct planner *p, enum ruleset_set set4, const struct ad
 		count(p, set_for(set4, a), &e, add);
 }
 
-static void count_node_ports(
-	struct planner *p, const struct service *s, enum ruleset_set tcp, enum ruleset_set udp, bool add)
+static void count_node_ports(struct planner *p, const struct service *s, enum ruleset_set set, bool add)
 {
 	for (size_t i = 0; i < s->n_ports; i++) {
 		const struct service_port *port = &s->ports[i];
-		struct set_element e = element_of_port(port->node_port);
+		uint8_t protocol = port->protocol == PROTOCOL_TCP ? IPPROTO_TCP : IPPROTO_UDP;
+		struct set_element e = element_of_port(protocol, port->node_port);
 
 		/* SCTP never enters a flowtable: nft_flow_offload_eval() of the kernel. */
 		if (port->node_port && port->protocol != PROTOCOL_SCTP)
-			count(p, port->protocol == PROTOCOL_TCP ? tcp : udp, &e, add);
+			count(p, set, &e, add);
 	}
 }
 
@@ -160,9 +161,9 @@ static void change_own(struct planner *p, const struct service *s, bool add)
 		if (s->excluded)
 			count_addr(p, SET_EXCLUDED_IPS4, &s->cluster_ips[i], add);
 	}
-	count_node_ports(p, s, SET_NODEPORTS_TCP, SET_NODEPORTS_UDP, add);
+	count_node_ports(p, s, SET_NODEPORTS, add);
 	if (s->excluded)
-		count_node_ports(p, s, SET_EXCLUDED_NODEPORTS_TCP, SET_EXCLUDED_NODEPORTS_UDP, add);
+		count_node_ports(p, s, SET_EXCLUDED_NODEPORTS, add);
 }
 
 /* Whoever claims an address that became a ClusterIP or ceased to be one. */

@@ -74,7 +74,7 @@ static unsigned excludes(const struct planner *p)
 {
 	unsigned bits = 0;
 
-	for (size_t set = SET_EXCLUDED_IPS4; set <= SET_EXCLUDED_NODEPORTS_UDP; set++)
+	for (size_t set = SET_EXCLUDED_IPS4; set <= SET_EXCLUDED_NODEPORTS; set++)
 		bits = bits << 1 | (planner_set_size(p, (enum ruleset_set)set) > 0);
 	return bits;
 }

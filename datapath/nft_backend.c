@@ -231,9 +231,7 @@ static int nft_sync(
 	if (code)
 		goto out;
 	if (!desired->present) {
-		code = sync_absent(n,
-			observed.table == NFT_TABLE_OURS || observed.table == NFT_TABLE_OTHER_LAYOUT, ret,
-			err);
+		code = sync_absent(n, observed.table == NFT_TABLE_OURS, ret, err);
 		goto out;
 	}
 	if (observed.table == NFT_TABLE_FOREIGN) {
@@ -246,12 +244,9 @@ static int nft_sync(
 	nft_change_observed(&observed, desired, &change);
 	code = apply_change(n, &change, desired, ret, err);
 	if (code && change.flush_rules && code != -ENOENT && code != -ENOBUFS) {
-		/* What somebody put into our table cannot be taken out: a new table, at the price of its
-		 * flows going through the slow path once. */
-		nft_observed_done(&observed);
-		observed.table = NFT_TABLE_OTHER_LAYOUT;
+		/* What somebody put into our table cannot be taken out. */
 		nft_change_done(&change);
-		nft_change_observed(&observed, desired, &change);
+		nft_change_replace(desired, &change);
 		code = apply_change(n, &change, desired, ret, err);
 	}
 	nft_change_done(&change);
@@ -341,7 +336,7 @@ int nft_cleanup(bool dry_run, bool *ret_removed, struct error *err)
 	if (code)
 		return code;
 	code = nft_observe_table(&s, &state, &flags, err);
-	ours = !code && (state == NFT_TABLE_OURS || state == NFT_TABLE_OTHER_LAYOUT);
+	ours = !code && state == NFT_TABLE_OURS;
 	if (ours && !dry_run) {
 		nft_put_delete_table(&batch);
 		nft_batch_send(&s, &batch, true, &failure);

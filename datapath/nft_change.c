@@ -85,7 +85,6 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 	take_indexes(&observed->state, to);
 	ruleset_delta_add(&ret->delta, &observed->state, to);
 	ret->create = observed->table != NFT_TABLE_OURS;
-	ret->delete_first = observed->table == NFT_TABLE_OTHER_LAYOUT;
 	ret->reset_table = observed->table_flags && !ret->create;
 	ret->strays = observed->strays;
 	ret->n_strays = observed->n_strays;
@@ -103,6 +102,14 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 		ret->delta.chains[i] = ret->flush_rules || !chain_is(chain, i, to);
 	}
 	plan_elements(observed, to, ret);
+}
+
+void nft_change_replace(const struct ruleset *to, struct nft_change *ret)
+{
+	struct nft_observed nothing = {.table = NFT_TABLE_ABSENT};
+
+	nft_change_observed(&nothing, to, ret);
+	ret->delete_first = true;
 }
 
 void nft_change_done(struct nft_change *c)

@@ -17,8 +17,6 @@
 #include <string.h>
 
 #define TABLE_OBJECT "table inet " RULESET_TABLE
-/* What comes before the version in RULESET_COMMENT */
-#define COMMENT_PREFIX "slipstream layout "
 
 static int dump_error(int code, const char *object, struct error *err)
 {
@@ -51,15 +49,14 @@ struct table_answer {
 /* The comment is a TLV of user data: type NFTNL_UDATA_TABLE_COMMENT (0), length, text with its NUL. */
 static enum nft_table_state table_owner(const uint8_t *udata, uint32_t len)
 {
+	const size_t word = strlen(RULESET_COMMENT);
+
 	while (udata && len >= 2 && len - 2 >= udata[1]) {
 		const char *text = (const char *)udata + 2;
 
-		if (udata[0] == 0 && udata[1] && !text[udata[1] - 1]) {
-			if (!strcmp(text, RULESET_COMMENT))
-				return NFT_TABLE_OURS;
-			if (!strncmp(text, COMMENT_PREFIX, strlen(COMMENT_PREFIX)))
-				return NFT_TABLE_OTHER_LAYOUT;
-		}
+		if (udata[0] == 0 && udata[1] && !text[udata[1] - 1] &&
+			!strncmp(text, RULESET_COMMENT, word) && (!text[word] || text[word] == ' '))
+			return NFT_TABLE_OURS;
 		len -= 2u + udata[1];
 		udata += 2 + udata[1];
 	}

@@ -9,9 +9,8 @@
 
 enum nft_table_state {
 	NFT_TABLE_ABSENT,
-	NFT_TABLE_FOREIGN,      /* without our comment */
-	NFT_TABLE_OTHER_LAYOUT, /* ours, of another version of the programme */
-	NFT_TABLE_OURS,
+	NFT_TABLE_FOREIGN, /* without our comment */
+	NFT_TABLE_OURS,    /* of this or any other version */
 };
 
 /* An object in our table that the programme does not know, or knows with other properties. */

@@ -50,12 +50,12 @@ static void add_lookup(struct nftnl_rule *r, enum ruleset_set set)
 }
 
 /* 'dir' -1: both directions */
-static void add_ct(struct nftnl_rule *r, uint32_t key, int dir)
+static void add_ct(struct nftnl_rule *r, uint32_t key, int dir, uint32_t reg)
 {
 	struct nftnl_expr *e = add_expr(r, "ct");
 
 	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_KEY, key);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, NFT_REG_1);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_CT_DREG, reg);
 	if (dir >= 0)
 		nftnl_expr_set_u8(e, NFTNL_EXPR_CT_DIR, (uint8_t)dir);
 }
@@ -66,7 +66,7 @@ static void add_ct_bit(struct nftnl_rule *r, uint32_t key, uint32_t bit)
 	const uint32_t zero = 0;
 	struct nftnl_expr *e;
 
-	add_ct(r, key, -1);
+	add_ct(r, key, -1, NFT_REG_1);
 	e = add_expr(r, "bitwise");
 	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
@@ -148,7 +148,7 @@ static void add_op(struct nftnl_rule *r, const struct rule_expr *x, uint8_t *gua
 		add_lookup(r, x->set);
 		break;
 	case OP_ORIGINAL:
-		add_ct(r, NFT_CT_DIRECTION, -1);
+		add_ct(r, NFT_CT_DIRECTION, -1, NFT_REG_1);
 		add_cmp(r, NFT_CMP_EQ, zero, 1);
 		break;
 	case OP_UNMARKED:
@@ -183,15 +183,16 @@ static void add_op(struct nftnl_rule *r, const struct rule_expr *x, uint8_t *gua
 		break;
 	case OP_ORIGINAL_DADDR:
 		/* No test of the family: the kernel does not match connections of the other one. */
-		add_ct(r, op_is_ipv6(x) ? NFT_CT_DST_IP6 : NFT_CT_DST_IP, IP_CT_DIR_ORIGINAL);
+		add_ct(r, op_is_ipv6(x) ? NFT_CT_DST_IP6 : NFT_CT_DST_IP, IP_CT_DIR_ORIGINAL, NFT_REG_1);
 		add_set_or_value(r, x);
 		break;
-	case OP_ORIGINAL_DPORT:
-		add_ct(r, NFT_CT_PROTO_DST, IP_CT_DIR_ORIGINAL);
+	case OP_ORIGINAL_PORT:
+		add_meta(r, NFT_META_L4PROTO, NFT_REG_1);
+		add_ct(r, NFT_CT_PROTO_DST, IP_CT_DIR_ORIGINAL, REG_SECOND);
 		add_lookup(r, x->set);
 		break;
 	case OP_PACKETS:
-		add_ct(r, NFT_CT_PKTS, -1);
+		add_ct(r, NFT_CT_PKTS, -1, NFT_REG_1);
 		add_cmp(r, NFT_CMP_EQ, zero, 8);
 		break;
 	case OP_FLOW_ADD:
@@ -243,7 +244,14 @@ void nft_rule_text(const struct nftnl_rule *r, struct strbuf *out)
 }
 
 /* nft's enum datatypes (nftables, include/datatype.h) */
-enum { TYPE_IPADDR = 7, TYPE_IP6ADDR = 8, TYPE_INET_SERVICE = 13, TYPE_IFINDEX = 20, TYPE_BITS = 6 };
+enum {
+	TYPE_IPADDR = 7,
+	TYPE_IP6ADDR = 8,
+	TYPE_INET_PROTO = 12,
+	TYPE_INET_SERVICE = 13,
+	TYPE_IFINDEX = 20,
+	TYPE_BITS = 6
+};
 enum { BYTEORDER_HOST = 1, BYTEORDER_BIG = 2 };
 
 const struct nft_set_type *nft_set_type(enum set_kind kind)
@@ -255,7 +263,7 @@ const struct nft_set_type *nft_set_type(enum set_kind kind)
 		[SET_KIND_ADDR6] = {TYPE_IP6ADDR, 16, 0, BYTEORDER_BIG},
 		[SET_KIND_PREFIX4] = {TYPE_IPADDR, 4, NFT_SET_INTERVAL, BYTEORDER_BIG},
 		[SET_KIND_PREFIX6] = {TYPE_IP6ADDR, 16, NFT_SET_INTERVAL, BYTEORDER_BIG},
-		[SET_KIND_PORT] = {TYPE_INET_SERVICE, 2, 0, BYTEORDER_BIG},
+		[SET_KIND_PORT] = {TYPE_INET_PROTO << TYPE_BITS | TYPE_INET_SERVICE, 8, 0, BYTEORDER_BIG},
 	};
 
 	return &types[kind];

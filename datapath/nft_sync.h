@@ -13,7 +13,7 @@
  */
 struct nft_change {
 	bool create;       /* there is no table */
-	bool delete_first; /* there is one of another layout */
+	bool delete_first; /* there is one that cannot be turned into ours */
 	bool flush_rules;  /* all rules go first: objects have to be replaced */
 	bool reset_table;  /* its flags are not ours */
 	bool flowtable;    /* to be created or to get its flag */
@@ -28,8 +28,10 @@ struct nft_change {
 	size_t n_strays;
 };
 
-/* Of an observation, which must outlive the change; its table is absent, ours or of another layout. */
+/* Of an observation, which must outlive the change; its table is absent or ours. */
 void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret);
+/* A new table in the place of the one that is there; its flows go through the slow path once. */
+void nft_change_replace(const struct ruleset *to, struct nft_change *ret);
 /* Of a known delta, which must outlive the change. */
 void nft_change_delta(const struct ruleset_delta *delta, struct nft_change *ret);
 void nft_change_done(struct nft_change *c);

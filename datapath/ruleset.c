@@ -39,12 +39,10 @@ const struct set_schema ruleset_set_schema[RULESET_SETS] = {
 	[SET_LOADBALANCER_IPS6] = {"loadbalancer-ips6", SET_KIND_ADDR6},
 	[SET_EXTERNAL_IPS4] = {"external-ips4", SET_KIND_ADDR4},
 	[SET_EXTERNAL_IPS6] = {"external-ips6", SET_KIND_ADDR6},
-	[SET_NODEPORTS_TCP] = {"nodeports-tcp", SET_KIND_PORT},
-	[SET_NODEPORTS_UDP] = {"nodeports-udp", SET_KIND_PORT},
+	[SET_NODEPORTS] = {"nodeports", SET_KIND_PORT},
 	[SET_EXCLUDED_IPS4] = {"excluded-ips4", SET_KIND_ADDR4},
 	[SET_EXCLUDED_IPS6] = {"excluded-ips6", SET_KIND_ADDR6},
-	[SET_EXCLUDED_NODEPORTS_TCP] = {"excluded-nodeports-tcp", SET_KIND_PORT},
-	[SET_EXCLUDED_NODEPORTS_UDP] = {"excluded-nodeports-udp", SET_KIND_PORT},
+	[SET_EXCLUDED_NODEPORTS] = {"excluded-nodeports", SET_KIND_PORT},
 	[SET_EXCLUDED_CIDRS4] = {"excluded-cidrs4", SET_KIND_PREFIX4},
 	[SET_EXCLUDED_CIDRS6] = {"excluded-cidrs6", SET_KIND_PREFIX6},
 };
@@ -217,9 +215,9 @@ void ruleset_add_interface(struct ruleset *rs, enum ruleset_set set, uint32_t if
 	put_be32(add_element(rs, set)->key, ifindex);
 }
 
-struct set_element element_of_port(uint16_t port)
+struct set_element element_of_port(uint8_t protocol, uint16_t port)
 {
-	return (struct set_element){.key = {(uint8_t)(port >> 8), (uint8_t)port}};
+	return (struct set_element){.key = {protocol, [4] = (uint8_t)(port >> 8), (uint8_t)port}};
 }
 
 struct set_element element_of_addr(const struct addr *a)
@@ -230,9 +228,9 @@ struct set_element element_of_addr(const struct addr *a)
 	return e;
 }
 
-void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint16_t port)
+void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint8_t protocol, uint16_t port)
 {
-	*add_element(rs, set) = element_of_port(port);
+	*add_element(rs, set) = element_of_port(protocol, port);
 }
 
 void ruleset_add_addr(struct ruleset *rs, enum ruleset_set set4, const struct addr *a)

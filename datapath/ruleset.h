@@ -45,8 +45,12 @@
 #define RULESET_TABLE "slipstream"
 #define RULESET_FLOWTABLE "fastpath"
 #define RULESET_FORWARD_PRIORITY 300
-/* Table comment: who owns it and the version of this layout; a table without it is not ours. */
-#define RULESET_COMMENT "slipstream layout 1"
+/*
+ * Table comment: who owns it. A table is ours when this is the first word of its comment, whatever version made it; any
+ * other is foreign. No version is in it: what is there is compared object by object and changed where it differs, so that
+ * the flowtable, and its flows, outlive an upgrade and the way back.
+ */
+#define RULESET_COMMENT "slipstream"
 
 enum traffic_type {
 	TYPE_POD_TO_POD,
@@ -69,7 +73,7 @@ enum set_kind {
 	SET_KIND_ADDR6,     /* ipv6_addr */
 	SET_KIND_PREFIX4,   /* ipv4_addr, interval */
 	SET_KIND_PREFIX6,   /* ipv6_addr, interval */
-	SET_KIND_PORT,      /* inet_service */
+	SET_KIND_PORT,      /* inet_proto . inet_service: protocol and port */
 };
 
 enum ruleset_set {
@@ -91,12 +95,10 @@ enum ruleset_set {
 	SET_LOADBALANCER_IPS6,
 	SET_EXTERNAL_IPS4,
 	SET_EXTERNAL_IPS6,
-	SET_NODEPORTS_TCP,
-	SET_NODEPORTS_UDP,
+	SET_NODEPORTS,
 	SET_EXCLUDED_IPS4, /* addresses of excluded Services (matched as original destination) */
 	SET_EXCLUDED_IPS6,
-	SET_EXCLUDED_NODEPORTS_TCP,
-	SET_EXCLUDED_NODEPORTS_UDP,
+	SET_EXCLUDED_NODEPORTS,
 	SET_EXCLUDED_CIDRS4, /* exclude.cidrs of the configuration */
 	SET_EXCLUDED_CIDRS6,
 	RULESET_SETS
@@ -110,8 +112,11 @@ extern const struct set_schema ruleset_set_schema[RULESET_SETS];
 
 /*
  * One element. Key bytes, zero padded: PAIR two ifindexes and INTERFACE one, big endian here (host order in
- * the kernel); addresses and ports in network order. 'prefix_len' is used by PREFIX kinds only, else 0.
- * Order: memcmp of the struct.
+ * the kernel); addresses in network order; PORT the protocol's number in byte 0, the port in network order in bytes 4 and 5.
+ * 'prefix_len' is used by PREFIX kinds only, else 0. Order: memcmp of the struct.
+ *
+ * Why a port has its protocol in the key: the kernel keeps a set of bare ports as a bitmap, and finds the element to add or
+ * to remove in a list (nft_bitmap_elem_find()), so that one change costs as much as there are ports.
  */
 struct set_element {
 	uint8_t key[16];
@@ -137,12 +142,13 @@ enum rule_op {
 	OP_SADDR,          /* ip[6] saddr @SET or VALUE */
 	OP_DADDR,          /* ip[6] daddr @SET or VALUE */
 	OP_ORIGINAL_DADDR, /* ct original ip[6] daddr @SET or VALUE */
-	OP_ORIGINAL_DPORT, /* ct original proto-dst @SET (a PORT set; needs OP_TCP or OP_UDP before it) */
-	OP_PACKETS,        /* ct packets 0 */
-	OP_FLOW_ADD,       /* flow add @fastpath */
-	OP_COUNT,          /* counter name TYPE */
-	OP_GOTO,           /* goto CHAIN */
-	OP_ACCEPT,         /* accept */
+	OP_ORIGINAL_PORT, /* meta l4proto . ct original proto-dst @SET (a PORT set); behind OP_TCP or OP_UDP, which nft asks for
+			    */
+	OP_PACKETS,  /* ct packets 0 */
+	OP_FLOW_ADD, /* flow add @fastpath */
+	OP_COUNT,    /* counter name TYPE */
+	OP_GOTO,     /* goto CHAIN */
+	OP_ACCEPT,   /* accept */
 };
 
 enum ruleset_chain {
@@ -210,7 +216,7 @@ void ruleset_add_device(struct ruleset *rs, const char *name, uint32_t ifindex);
 void ruleset_add_link(struct ruleset *rs, const char *name, uint32_t ifindex);
 void ruleset_add_pair(struct ruleset *rs, enum ruleset_set set, uint32_t in, uint32_t out);
 void ruleset_add_interface(struct ruleset *rs, enum ruleset_set set, uint32_t ifindex);
-void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint16_t port);
+void ruleset_add_port(struct ruleset *rs, enum ruleset_set set, uint8_t protocol, uint16_t port);
 /*
  * 'set4' is the IPv4 member of a pair of sets; an IPv6 value goes to the next set (set4 + 1), no address
  * (family 0) nowhere. An address in a PREFIX set is its full-length prefix; a shorter prefix in a set of
@@ -221,9 +227,9 @@ void ruleset_add_prefix(struct ruleset *rs, enum ruleset_set set4, const struct 
 /* Appends a class (an exclusion) of at most RULE_MATCHES_MAX matches, more abort; 'exprs' are copied. */
 void ruleset_add_class(struct ruleset *rs, enum traffic_type type, const struct rule_expr *exprs, size_t n);
 void ruleset_add_exclusion(struct ruleset *rs, const struct rule_expr *exprs, size_t n);
-/* The element that stands for an address in a set of addresses, for a port in a PORT set. */
+/* The element that stands for an address in a set of addresses, for a port of IPPROTO_* in a PORT set. */
 struct set_element element_of_addr(const struct addr *a);
-struct set_element element_of_port(uint16_t port);
+struct set_element element_of_port(uint8_t protocol, uint16_t port);
 /* Binary search in a normalized ruleset; in a PREFIX set: whether an element covers 'e'. */
 bool ruleset_has(const struct ruleset *rs, enum ruleset_set set, const struct set_element *e);
 

@@ -42,9 +42,9 @@ static bool addr_matches(const struct ruleset *rs, const struct rule_expr *e, co
 	return ruleset_has(rs, e->set, &key);
 }
 
-static bool port_matches(const struct ruleset *rs, enum ruleset_set set, uint16_t port)
+static bool port_matches(const struct ruleset *rs, enum ruleset_set set, const struct flow *f)
 {
-	struct set_element key = {.key = {(uint8_t)(port >> 8), (uint8_t)port}};
+	struct set_element key = element_of_port(f->protocol, f->original_dport);
 
 	return ruleset_set_schema[set].kind == SET_KIND_PORT && ruleset_has(rs, set, &key);
 }
@@ -68,8 +68,8 @@ static bool expr_matches(const struct ruleset *rs, const struct rule_expr *e, co
 		return addr_matches(rs, e, &f->reply_src);
 	case OP_ORIGINAL_DADDR:
 		return addr_matches(rs, e, &f->original_dst);
-	case OP_ORIGINAL_DPORT:
-		return port_matches(rs, e->set, f->original_dport);
+	case OP_ORIGINAL_PORT:
+		return port_matches(rs, e->set, f);
 	case OP_ORIGINAL:
 	case OP_UNMARKED:
 	case OP_ESTABLISHED:

@@ -76,7 +76,7 @@ static bool expr_equal(const struct rule_expr *a, const struct rule_expr *b)
 		return a->set == b->set;
 	case OP_PAIR_IN_SET:
 	case OP_IIF_IN_SET:
-	case OP_ORIGINAL_DPORT:
+	case OP_ORIGINAL_PORT:
 		return a->set == b->set;
 	case OP_COUNT:
 		return a->type == b->type;

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,16 @@ static void print_addr(uint8_t family, const uint8_t *bytes, struct strbuf *out)
 	strbuf_puts(out, addr_text(&a, text));
 }
 
+static void print_port(uint8_t protocol, uint16_t port, struct strbuf *out)
+{
+	if (protocol == IPPROTO_TCP)
+		strbuf_printf(out, "tcp . %u", port);
+	else if (protocol == IPPROTO_UDP)
+		strbuf_printf(out, "udp . %u", port);
+	else
+		strbuf_printf(out, "%u . %u", protocol, port); /* not ours */
+}
+
 static uint8_t set_family(enum ruleset_set set)
 {
 	enum set_kind kind = ruleset_set_schema[set].kind;
@@ -75,7 +86,7 @@ void element_print(
 		strbuf_printf(out, "/%u", e->prefix_len);
 		break;
 	case SET_KIND_PORT:
-		strbuf_printf(out, "%u", e->key[0] << 8 | e->key[1]);
+		print_port(e->key[0], (uint16_t)(e->key[4] << 8 | e->key[5]), out);
 		break;
 	}
 }
@@ -138,8 +149,8 @@ static void print_expr(const struct rule_expr *e, struct strbuf *out)
 	case OP_ORIGINAL_DADDR:
 		print_addr_match("ct original ", "daddr", e, out);
 		break;
-	case OP_ORIGINAL_DPORT:
-		strbuf_puts(out, "ct original proto-dst ");
+	case OP_ORIGINAL_PORT:
+		strbuf_puts(out, "meta l4proto . ct original proto-dst ");
 		print_operand(e, out);
 		break;
 	case OP_PACKETS:
@@ -195,7 +206,7 @@ static void print_set(const struct ruleset *rs, enum ruleset_set set, struct str
 		[SET_KIND_ADDR6] = "ipv6_addr",
 		[SET_KIND_PREFIX4] = "ipv4_addr\n\t\tflags interval",
 		[SET_KIND_PREFIX6] = "ipv6_addr\n\t\tflags interval",
-		[SET_KIND_PORT] = "inet_service",
+		[SET_KIND_PORT] = "inet_proto . inet_service",
 	};
 	const struct set_schema *schema = &ruleset_set_schema[set];
 	const struct element_list *list = &rs->sets[set];

@@ -103,7 +103,7 @@ static void connection_matches(void **state)
 	};
 	const struct rule_expr port[] = {
 		EXPR(.op = OP_TCP),
-		EXPR(.op = OP_ORIGINAL_DPORT, .set = SET_NODEPORTS_TCP),
+		EXPR(.op = OP_ORIGINAL_PORT, .set = SET_NODEPORTS),
 		EXPR(.op = OP_PACKETS),
 	};
 
@@ -118,9 +118,9 @@ static void connection_matches(void **state)
 		"[ct load status => reg 1 ][bitwise reg 1 = ( reg 1 & 0x00000020 ) ^ 0x00000000 ]"
 		"[cmp neq reg 1 0x00000000 ]");
 	assert_rule(port, 3,
-		"[meta load l4proto => reg 1 ][cmp eq reg 1 0x00000006 ][ct load proto_dst => reg 1 , dir "
-		"original ]"
-		"[lookup reg 1 set nodeports-tcp 0x0 ][ct load packets => reg 1 ][cmp eq reg 1 0x00000000 "
+		"[meta load l4proto => reg 1 ][cmp eq reg 1 0x00000006 ][meta load l4proto => reg 1 ]"
+		"[ct load proto_dst => reg 9 , dir original ][lookup reg 1 set nodeports 0x0 ][ct load "
+		"packets => reg 1 ][cmp eq reg 1 0x00000000 "
 		"0x00000000 ]");
 }
 
@@ -208,8 +208,9 @@ static void elements_come_back(void **state)
 	ruleset_add_pair(&rs, SET_PAIRS, 2, 70000);
 	ruleset_add_pair(&rs, SET_PAIRS, 70000, 2);
 	round_trip(&rs, SET_PAIRS, 2, 1);
-	ruleset_add_port(&rs, SET_NODEPORTS_TCP, 30080);
-	round_trip(&rs, SET_NODEPORTS_TCP, 1, 1);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_TCP, 30080);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_UDP, 30080);
+	round_trip(&rs, SET_NODEPORTS, 2, 1);
 	/* Many: several messages, each attribute below 64 KiB. */
 	for (uint32_t i = 0; i < 10000; i++) {
 		uint32_t v = htonl(i);
@@ -368,7 +369,7 @@ static void change_is_proportional(void **state)
 	(void)state;
 	assert_true(addr_parse("10.96.0.1", &a));
 	ruleset_add_addr(&from, SET_CLUSTER_IPS4, &a);
-	ruleset_add_port(&from, SET_NODEPORTS_TCP, 30080);
+	ruleset_add_port(&from, SET_NODEPORTS, IPPROTO_TCP, 30080);
 	ruleset_normalize(&from);
 	ruleset_copy(&from, &to);
 	ruleset_delta_clear(&delta);

@@ -2,6 +2,7 @@
 #include "base/mem.h"
 #include "datapath/ruleset.h"
 
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -127,9 +128,10 @@ static void test_normalize(void **state)
 	add_addr(&rs, SET_CLUSTER_IPS4, "10.96.0.9");
 	add_addr(&rs, SET_CLUSTER_IPS4, "10.96.0.10");
 	ruleset_add_addr(&rs, SET_CLUSTER_IPS4, &(struct addr){0});
-	ruleset_add_port(&rs, SET_NODEPORTS_TCP, 32000);
-	ruleset_add_port(&rs, SET_NODEPORTS_TCP, 255);
-	ruleset_add_port(&rs, SET_NODEPORTS_TCP, 32000);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_TCP, 32000);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_UDP, 255);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_TCP, 255);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_TCP, 32000);
 	ruleset_add_interface(&rs, SET_CHECKED_UPLINKS, 256);
 	ruleset_add_interface(&rs, SET_CHECKED_UPLINKS, 3);
 	ruleset_add_pair(&rs, SET_PAIRS, 300, 2);
@@ -143,7 +145,7 @@ static void test_normalize(void **state)
 	ruleset_normalize(&rs);
 	assert_elements(&rs, SET_CLUSTER_IPS4, "10.96.0.9, 10.96.0.10");
 	assert_elements(&rs, SET_CLUSTER_IPS6, "fd00::1");
-	assert_elements(&rs, SET_NODEPORTS_TCP, "255, 32000");
+	assert_elements(&rs, SET_NODEPORTS, "tcp . 255, tcp . 32000, udp . 255");
 	assert_elements(&rs, SET_CHECKED_UPLINKS, "3, 256");
 	assert_elements(&rs, SET_PAIRS, "\"a\" . \"b\", \"b\" . \"a\"");
 	assert_int_equal(rs.n_devices, 2);
@@ -232,7 +234,7 @@ static void test_rules(void **state)
 {
 	struct ruleset rs = sample();
 	struct rule_expr excluded[] = {
-		{.op = OP_UDP}, {.op = OP_ORIGINAL_DPORT, .set = SET_EXCLUDED_NODEPORTS_UDP}};
+		{.op = OP_UDP}, {.op = OP_ORIGINAL_PORT, .set = SET_EXCLUDED_NODEPORTS}};
 	struct rule_expr value = {.op = OP_DADDR, .value = address("fc01::aabb:ccdd:eefe")};
 
 	(void)state;
@@ -257,7 +259,7 @@ static void test_rules(void **state)
 	ruleset_add_exclusion(&rs, &value, 1);
 	assert_chain(&rs, CHAIN_MANAGED,
 		"iif @checked-uplinks fib saddr . iif oif missing accept\n"
-		"meta l4proto udp ct original proto-dst @excluded-nodeports-udp accept\n"
+		"meta l4proto udp meta l4proto . ct original proto-dst @excluded-nodeports accept\n"
 		"ip6 daddr fc01::aabb:ccdd:eefe accept\n"
 		"goto accelerate\n");
 	assert_chain(&rs, CHAIN_FORWARD,
@@ -343,7 +345,7 @@ static void test_print(void **state)
 	ruleset_add_pair(&rs, SET_PAIRS, 99, 2);
 	ruleset_normalize(&rs);
 	full = text(&rs);
-	assert_memory_equal(full, "table inet slipstream {\n\tcomment \"slipstream layout 1\"\n", 52);
+	assert_memory_equal(full, "table inet slipstream {\n\tcomment \"slipstream\"\n", 43);
 	assert_has_text(full, "\n\tflowtable fastpath {\n\t\thook ingress priority 0\n"
 			      "\t\tdevices = { \"eth0\", \"veth1\" }\n\t\tcounter\n\t}\n");
 	assert_has_text(full, "\n\tcounter external-to-externalip {\n\t}\n");
@@ -358,7 +360,7 @@ static void test_print(void **state)
 		"\n\tset local-pods6 {\n\t\ttype ipv6_addr\n\t\tflags interval\n\t\telements = {\n"
 		"\t\t\tfd00:1::/64\n\t\t}\n\t}\n");
 	assert_has_text(full, "\n\tset cluster-ips4 {\n\t\ttype ipv4_addr\n\t}\n");
-	assert_has_text(full, "\n\tset nodeports-udp {\n\t\ttype inet_service\n\t}\n");
+	assert_has_text(full, "\n\tset nodeports {\n\t\ttype inet_proto . inet_service\n\t}\n");
 	assert_has_text(full,
 		"\n\tchain forward {\n\t\ttype filter hook forward priority 300; policy accept;\n"
 		"\t\tiif . oif @pairs ct direction original meta mark 0 goto accelerate\n\t}\n");

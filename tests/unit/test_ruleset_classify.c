@@ -75,10 +75,10 @@ static struct ruleset node(void)
 			E(.op = OP_ORIGINAL_DADDR, .set = SET_CLUSTER_IPS4 + v6));
 		class(&rs, TYPE_EXTERNAL_TO_NODEPORT, E(.op = OP_TCP),
 			E(.op = OP_ORIGINAL_DADDR, .set = SET_NODE_ADDRESSES4 + v6),
-			E(.op = OP_ORIGINAL_DPORT, .set = SET_NODEPORTS_TCP));
+			E(.op = OP_ORIGINAL_PORT, .set = SET_NODEPORTS));
 		class(&rs, TYPE_EXTERNAL_TO_NODEPORT, E(.op = OP_UDP),
 			E(.op = OP_ORIGINAL_DADDR, .set = SET_NODE_ADDRESSES4 + v6),
-			E(.op = OP_ORIGINAL_DPORT, .set = SET_NODEPORTS_UDP));
+			E(.op = OP_ORIGINAL_PORT, .set = SET_NODEPORTS));
 		class(&rs, TYPE_POD_TO_POD, ANY, E(.op = OP_SADDR, .set = SET_LOCAL_PODS4 + v6),
 			E(.op = OP_DADDR, .set = SET_REMOTE_PODS4 + v6));
 	}
@@ -97,8 +97,8 @@ static struct ruleset node(void)
 	single(&rs, SET_CLUSTER_IPS4, "fd96::1");
 	single(&rs, SET_NODE_ADDRESSES4, "192.0.2.1");
 	single(&rs, SET_NODE_ADDRESSES4, "2001:db8::1");
-	ruleset_add_port(&rs, SET_NODEPORTS_TCP, 30080);
-	ruleset_add_port(&rs, SET_NODEPORTS_UDP, 30053);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_TCP, 30080);
+	ruleset_add_port(&rs, SET_NODEPORTS, IPPROTO_UDP, 30053);
 	ruleset_normalize(&rs);
 	return rs;
 }
