@@ -366,8 +366,12 @@ static struct plan_device *add_device(struct planner *p, const struct link *l, e
 	d->ifindex = l->ifindex;
 	d->role = role;
 	d->state = l->up && l->carrier ? DEVICE_ACTIVE : DEVICE_DOWN;
-	if (role != DEVICE_BRIDGE)
-		ruleset_add_device(&p->plan->ruleset, l->name, l->ifindex);
+	if (role != DEVICE_BRIDGE) {
+		struct ruleset *rs = &p->plan->ruleset;
+
+		ruleset_add_device(rs, l->name, l->ifindex);
+		rs->devices[rs->n_devices - 1].generation = l->generation;
+	}
 	return d;
 }
 

@@ -61,6 +61,8 @@ int link_cmp(const struct link *a, const struct link *b)
 		c = COMPARE(a->carrier, b->carrier);
 	if (!c)
 		c = COMPARE(a->loopback, b->loopback);
+	if (!c)
+		c = COMPARE(a->generation, b->generation);
 	return c;
 }
 

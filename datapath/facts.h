@@ -33,6 +33,9 @@ struct link {
 	bool up;      /* IFF_UP */
 	bool carrier; /* IFF_LOWER_UP */
 	bool loopback;
+	/* Another one when the device left this namespace and came back under the same index: what was attached to
+	 * it is gone. Not in JSON. */
+	uint32_t generation;
 };
 
 /* IPv4 and IPv6; without IPv6 link-local addresses: every device has one, none is routed, and each would make

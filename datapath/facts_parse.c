@@ -196,14 +196,6 @@ static int route_head(
 	return 1;
 }
 
-int route_counts(const struct nlmsghdr *h, const uint32_t *tables, size_t n)
-{
-	struct nlattr *tb[RTA_MAX + 1];
-	struct route r;
-
-	return route_head(h, tables, n, tb, &r);
-}
-
 /* RTA_GATEWAY, or RTA_VIA: a gateway of the other family. Neither: on-link. */
 static bool get_gateway(struct nlattr **tb, uint8_t family, struct addr *ret)
 {
@@ -230,7 +222,8 @@ static void add_hop(struct facts *f, const struct route *hop)
 		*VEC_ADD(f->routes, f->n_routes, f->cap_routes) = *hop;
 }
 
-int route_parse(const struct nlmsghdr *h, const uint32_t *tables, size_t n, struct facts *f)
+int route_parse(
+	const struct nlmsghdr *h, const uint32_t *tables, size_t n, struct facts *f, struct facts *dead)
 {
 	struct nlattr *tb[RTA_MAX + 1];
 	const struct rtmsg *m;
@@ -246,8 +239,7 @@ int route_parse(const struct nlmsghdr *h, const uint32_t *tables, size_t n, stru
 		r.ifindex = get_u32(tb[RTA_OIF]);
 		if (!get_gateway(tb, r.dst.addr.family, &r.gateway))
 			return -EBADMSG;
-		if (!(m->rtm_flags & RTNH_F_DEAD))
-			add_hop(f, &r);
+		add_hop(m->rtm_flags & RTNH_F_DEAD ? dead : f, &r);
 		return 1;
 	}
 	hop = nla_data(tb[RTA_MULTIPATH]);
@@ -263,8 +255,7 @@ int route_parse(const struct nlmsghdr *h, const uint32_t *tables, size_t n, stru
 		r.ifindex = (uint32_t)hop->rtnh_ifindex;
 		if (!get_gateway(tb, r.dst.addr.family, &r.gateway))
 			return -EBADMSG;
-		if (!(hop->rtnh_flags & RTNH_F_DEAD))
-			add_hop(f, &r);
+		add_hop(hop->rtnh_flags & RTNH_F_DEAD ? dead : f, &r);
 		left -= (int)NLMSG_ALIGN(hop->rtnh_len);
 		hop = RTNH_NEXT(hop);
 	}

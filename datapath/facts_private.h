@@ -36,10 +36,9 @@ int link_address_parse(const struct nlmsghdr *h, struct link_address *ret);
  */
 int rule_parse(const struct nlmsghdr *h, uint32_t *ret_table);
 /* RTM_NEWROUTE, RTM_DELROUTE. 0: not unicast, a cached clone, IPv6 link-local or multicast, or of a table
- * that is not among the 'n' of 'tables'. */
-int route_counts(const struct nlmsghdr *h, const uint32_t *tables, size_t n);
-/* The same, and for 1 the next hops are added to f->routes. Hops that are dead to the kernel are left out,
- * and so is a route whose hops the message does not spell out. */
-int route_parse(const struct nlmsghdr *h, const uint32_t *tables, size_t n, struct facts *f);
+ * that is not among the 'n' of 'tables'. 1: the next hops were added to f->routes, those that are dead to the
+ * kernel to dead->routes; a route whose hops the message does not spell out adds none. */
+int route_parse(
+	const struct nlmsghdr *h, const uint32_t *tables, size_t n, struct facts *f, struct facts *dead);
 
 #endif

@@ -63,6 +63,11 @@ static void kernel_copy(const struct kernel *from, struct kernel *ret)
 	}
 }
 
+static void add_device(struct ruleset *rs, const struct device *d)
+{
+	*VEC_ADD(rs->devices, rs->n_devices, rs->cap_devices) = *d;
+}
+
 /* The one in which 'rs' is programmed, whole. */
 static void kernel_of(const struct ruleset *rs, struct kernel *ret)
 {
@@ -74,7 +79,7 @@ static void kernel_of(const struct ruleset *rs, struct kernel *ret)
 	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
 		ret->counters[i] = true;
 	for (size_t i = 0; i < rs->n_devices; i++)
-		ruleset_add_device(&ret->value, rs->devices[i].name, rs->devices[i].ifindex);
+		add_device(&ret->value, &rs->devices[i]);
 	for (size_t i = 0; i < RULESET_SETS; i++) {
 		const struct element_list *list = &rs->sets[i];
 
@@ -98,14 +103,14 @@ static size_t find_device(const struct ruleset *rs, const char *name)
 	return i;
 }
 
-/* A flowtable's hooks have no index that could be read: one of that name is the device asked for. */
+/* A flowtable's hooks have no index or generation that could be read: one of that name is the device asked for. */
 static void take_indexes(struct ruleset *rs, const struct ruleset *wanted)
 {
 	for (size_t i = 0; i < rs->n_devices; i++) {
 		size_t k = find_device(wanted, rs->devices[i].name);
 
 		if (k < wanted->n_devices)
-			rs->devices[i].ifindex = wanted->devices[k].ifindex;
+			rs->devices[i] = wanted->devices[k];
 	}
 }
 
@@ -219,7 +224,7 @@ static void put_devices(struct transaction *t, bool add, const struct device *de
 			t->device = i;
 			snprintf(t->object, sizeof(t->object), "device %s", d->name);
 		} else if (add) {
-			ruleset_add_device(&t->kernel.value, d->name, d->ifindex);
+			add_device(&t->kernel.value, d);
 		}
 	}
 }

@@ -3,12 +3,8 @@
 
 #include "base/mem.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <linux/filter.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -17,14 +13,20 @@ static uint8_t full_length(const struct addr *a)
 	return (uint8_t)(8 * addr_size(a));
 }
 
+/* The next hop that a route names: NULL when it is any host of a network. */
+static const struct addr *named_hop(const struct route *r)
+{
+	if (r->gateway.family)
+		return &r->gateway;
+	return r->dst.len == full_length(&r->dst.addr) ? &r->dst.addr : NULL;
+}
+
 static int hop_cmp(const void *a, const void *b)
 {
 	const struct hop *x = a, *y = b;
 	int d = (x->ifindex > y->ifindex) - (x->ifindex < y->ifindex);
 
-	if (!d)
-		d = prefix_cmp(&x->to, &y->to);
-	return d ? d : x->way_out - y->way_out;
+	return d ? d : addr_cmp(&x->addr, &y->addr);
 }
 
 void neighbours_learn(struct neighbours *n, const struct facts *f)
@@ -33,14 +35,11 @@ void neighbours_learn(struct neighbours *n, const struct facts *f)
 
 	n->n = 0;
 	for (size_t i = 0; i < f->n_routes; i++) {
-		const struct route *r = &f->routes[i];
-		struct hop h = {.ifindex = r->ifindex, .to = r->dst, .way_out = !r->dst.len};
+		const struct addr *a = named_hop(&f->routes[i]);
 
-		if (r->gateway.family)
-			h.to = prefix_of(&r->gateway, full_length(&r->gateway));
-		/* Thousands of routes by one gateway stand together as often as not. */
-		if (!n->n || hop_cmp(&n->hops[n->n - 1], &h))
-			*VEC_ADD(n->hops, n->n, n->cap) = h;
+		if (a)
+			*VEC_ADD(n->hops, n->n, n->cap) =
+				(struct hop){.ifindex = f->routes[i].ifindex, .addr = *a};
 	}
 	if (n->n)
 		qsort(n->hops, n->n, sizeof(*n->hops), hop_cmp);
@@ -54,23 +53,6 @@ void neighbours_done(struct neighbours *n)
 {
 	free(n->hops);
 	*n = (struct neighbours){0};
-}
-
-int neighbours_filter(int fd)
-{
-	/* A load of half a word is big endian, the header is not. */
-	struct sock_filter code[] = {
-		BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(struct nlmsghdr, nlmsg_type)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_NEWNEIGH), 4, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_DELNEIGH), 0, 2),
-		BPF_STMT(BPF_LD | BPF_B | BPF_ABS, NLMSG_HDRLEN + offsetof(struct ndmsg, ndm_family)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_BRIDGE, 1, 0),
-		BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
-		BPF_STMT(BPF_RET | BPF_K, 0),
-	};
-	struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
-
-	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)) < 0 ? -errno : 0;
 }
 
 /* NDA_DST of the message; false for one that is no neighbour of ours. */
@@ -100,8 +82,7 @@ static bool parse(const struct nlmsghdr *h, const struct ndmsg **ret_head, struc
 	return false;
 }
 
-bool neighbours_lost(
-	const struct neighbours *n, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret)
+bool neighbours_lost(const struct facts *f, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret)
 {
 	const struct ndmsg *m;
 	bool on_link = false, way_out = false;
@@ -109,17 +90,17 @@ bool neighbours_lost(
 	if (!parse(h, &m, ret))
 		return false;
 	*ret_ifindex = (uint32_t)m->ndm_ifindex;
-	for (size_t i = 0; i < n->n; i++) {
-		const struct hop *hop = &n->hops[i];
+	for (size_t i = 0; i < f->n_routes; i++) {
+		const struct route *r = &f->routes[i];
+		const struct addr *named;
 
-		if (hop->ifindex != *ret_ifindex)
+		if (r->ifindex != *ret_ifindex)
 			continue;
-		way_out |= hop->way_out;
-		if (!prefix_has(&hop->to, ret))
-			continue;
-		if (hop->to.len == full_length(ret))
+		named = named_hop(r);
+		if (named && addr_cmp(named, ret) == 0)
 			return true;
-		on_link = true;
+		way_out |= !r->dst.len;
+		on_link |= !named && prefix_has(&r->dst, ret);
 	}
 	return on_link && !way_out && !(m->ndm_state & NUD_FAILED);
 }

@@ -17,8 +17,7 @@
  */
 struct hop {
 	uint32_t ifindex;
-	struct prefix to; /* a gateway, or what is on the link */
-	bool way_out;     /* of a default route */
+	struct addr addr;
 };
 
 struct neighbours {
@@ -26,26 +25,20 @@ struct neighbours {
 	size_t n, cap;
 };
 
-/* Of the routes of 'f'; what 'n' held before is replaced. neighbours_done() frees it. */
+/* The next hops that the routes of 'f' name: gateways, and the hosts of host routes (a pod, where the CNI routes). What
+ * 'n' held before is replaced. neighbours_done() frees it. */
 void neighbours_learn(struct neighbours *n, const struct facts *f);
 void neighbours_done(struct neighbours *n);
-/*
- * Has the socket (NETLINK_ROUTE, group RTNLGRP_NEIGH) pass of neighbours only the deletions, of IPv4 and
- * IPv6: each neighbour in use changes its state several times a minute, and nobody shall wake up for it. 0 or
- * negative errno.
- */
-int neighbours_filter(int fd);
 /*
  * Whether a neighbour's deletion may stall a flow; then '*ret_ifindex' and '*ret' say whose. 'h' is a whole
  * message of any type: its length was checked against the buffer, nothing else was.
  *
- * A gateway and the host of a host route (a pod, where the CNI routes) count always. Any other host on a link
- * counts when no default route leads over the link (a pods' network, even where Services are routed into it by
- * a gateway, as Antrea does; on an uplink it may be one of thousands), and when it had not failed to answer,
- * so that one that is gone is asked for once.
+ * The next hops of neighbours_learn() count always. Any other host on a link counts when no default route leads
+ * over the link (a pods' network, even where Services are routed into it by a gateway, as Antrea does; on an uplink it
+ * may be one of thousands), and when it had not failed to answer, so that one that is gone is asked for once.
  */
 bool neighbours_lost(
-	const struct neighbours *n, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret);
+	const struct facts *f, const struct nlmsghdr *h, uint32_t *ret_ifindex, struct addr *ret);
 /* The request to resolve: in 'buffer', its length returned. */
 #define NEIGHBOUR_REQUEST_SIZE 64
 size_t neighbour_request(uint32_t ifindex, const struct addr *a, uint8_t buffer[NEIGHBOUR_REQUEST_SIZE]);

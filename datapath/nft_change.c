@@ -44,7 +44,7 @@ static bool chain_is(
 	return equal;
 }
 
-/* The dump has no indexes: a device that is in the list is in it. */
+/* The dump has neither indexes nor generations: a device that is in the list is in it. */
 static void take_indexes(struct ruleset *from, const struct ruleset *to)
 {
 	size_t j = 0;
@@ -53,7 +53,7 @@ static void take_indexes(struct ruleset *from, const struct ruleset *to)
 		while (j < to->n_devices && strcmp(to->devices[j].name, from->devices[i].name) < 0)
 			j++;
 		if (j < to->n_devices && !strcmp(to->devices[j].name, from->devices[i].name))
-			from->devices[i].ifindex = to->devices[j].ifindex;
+			from->devices[i] = to->devices[j];
 	}
 }
 

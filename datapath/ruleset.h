@@ -190,6 +190,7 @@ struct class_rule {
 struct device {
 	char name[IFNAMSIZ];
 	uint32_t ifindex;
+	uint32_t generation; /* as of struct link: another one takes a hook of its own */
 };
 
 struct ruleset {
@@ -254,7 +255,8 @@ void element_print(
  * no callback. 'links' and how a chain came to its rules do not count.
  */
 struct ruleset_diff_ops {
-	void (*device)(void *arg, const struct device *d, bool add); /* same name, other ifindex: add only */
+	void (*device)(void *arg, const struct device *d,
+		bool add); /* same name, other ifindex or generation: add only */
 	void (*element)(void *arg, enum ruleset_set set, const struct set_element *e,
 		bool add);                                  /* removals of a set first */
 	void (*chain)(void *arg, enum ruleset_chain chain); /* its rules differ */
@@ -275,7 +277,8 @@ struct device_list {
 
 struct ruleset_delta {
 	bool unknown; /* too much differs to be said: compare the rulesets; all below is empty then */
-	struct device_list add_devices, remove_devices; /* same name, other ifindex: in 'add' only */
+	struct device_list add_devices,
+		remove_devices; /* same name, other ifindex or generation: in 'add' only */
 	struct element_list add[RULESET_SETS], remove[RULESET_SETS];
 	bool chains[RULESET_CHAINS]; /* their rules differ */
 };

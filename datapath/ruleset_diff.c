@@ -21,7 +21,8 @@ static void diff_devices(
 		} else if (c > 0) {
 			ops->device(ops->arg, &to->devices[j++], true);
 		} else {
-			if (from->devices[i].ifindex != to->devices[j].ifindex)
+			if (from->devices[i].ifindex != to->devices[j].ifindex ||
+				from->devices[i].generation != to->devices[j].generation)
 				ops->device(ops->arg, &to->devices[j], true);
 			i++;
 			j++;

@@ -387,7 +387,7 @@ static void test_parse_route(void **state)
 	uint8_t via[18] = {AF_INET6 & 0xff, 0, 0x20, 0x01, [17] = 1};
 	struct message m;
 	struct nlmsghdr *h;
-	struct facts f = {0};
+	struct facts f = {0}, dead = {0};
 	struct rtnexthop hops[2] = {{.rtnh_len = sizeof(*hops), .rtnh_ifindex = 3},
 		{.rtnh_len = sizeof(*hops), .rtnh_ifindex = 4, .rtnh_flags = RTNH_F_DEAD}};
 
@@ -398,7 +398,7 @@ static void test_parse_route(void **state)
 	put_u32(h, RTA_OIF, 5);
 	put_u32(h, RTA_PRIORITY, 70);
 	put(h, RTA_VIA, via, sizeof(via));
-	assert_int_equal(route_parse(h, tables, 2, &f), 1);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 1);
 	assert_int_equal(f.n_routes, 1);
 	assert_int_equal(f.routes[0].dst.addr.bytes[3], 0);
 	assert_int_equal(f.routes[0].gateway.family, AF_INET6);
@@ -410,7 +410,7 @@ static void test_parse_route(void **state)
 		int ret;
 
 		cut->nlmsg_len = len;
-		ret = route_parse(cut, tables, 2, &f);
+		ret = route_parse(cut, tables, 2, &f, &dead);
 		assert_true(ret == 1 || ret == -EBADMSG);
 		free(cut);
 	}
@@ -419,62 +419,65 @@ static void test_parse_route(void **state)
 	fixed.rtm_dst_len = 0;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_MULTIPATH, hops, sizeof(hops));
-	assert_int_equal(route_parse(h, tables, 2, &f), 1);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 1);
 	assert_int_equal(f.n_routes, 1);
 	assert_int_equal(f.routes[0].ifindex, 3);
 	assert_int_equal(f.routes[0].dst.addr.family, AF_INET);
+	assert_int_equal(dead.n_routes, 1);
+	assert_int_equal(dead.routes[0].ifindex, 4);
 
 	hops[1].rtnh_len = 0;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_MULTIPATH, hops, sizeof(hops));
-	assert_int_equal(route_parse(h, tables, 2, &f), -EBADMSG);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), -EBADMSG);
 	hops[1].rtnh_len = 200;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_MULTIPATH, hops, sizeof(hops));
-	assert_int_equal(route_parse(h, tables, 2, &f), -EBADMSG);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), -EBADMSG);
 
 	/* A prefix length without a destination, one too long, a destination of the wrong size. */
 	fixed.rtm_dst_len = 8;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
-	assert_int_equal(route_counts(h, tables, 2), -EBADMSG);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), -EBADMSG);
 	fixed.rtm_dst_len = 33;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_DST, "\x0a\x01\x02\x03", 4);
-	assert_int_equal(route_counts(h, tables, 2), -EBADMSG);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), -EBADMSG);
 	fixed.rtm_dst_len = 8;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_DST, "\x0a\x01\x02", 3);
-	assert_int_equal(route_counts(h, tables, 2), -EBADMSG);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), -EBADMSG);
 
 	/* What does not count. */
 	fixed.rtm_dst_len = 0;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put_u32(h, RTA_TABLE, 255);
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put_u32(h, RTA_TABLE, 1000);
-	assert_int_equal(route_counts(h, tables, 2), 1);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 1);
 	fixed.rtm_flags = RTM_F_CLONED;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	fixed.rtm_flags = 0;
 	fixed.rtm_type = RTN_BLACKHOLE;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	fixed.rtm_type = RTN_UNICAST;
 	fixed.rtm_family = AF_INET6;
 	fixed.rtm_dst_len = 8;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_DST, "\xff\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	fixed.rtm_dst_len = 64;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
 	put(h, RTA_DST, "\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0", 16);
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	fixed.rtm_family = AF_PACKET;
 	h = begin(&m, RTM_NEWROUTE, &fixed, sizeof(fixed));
-	assert_int_equal(route_counts(h, tables, 2), 0);
+	assert_int_equal(route_parse(h, tables, 2, &f, &dead), 0);
 	facts_done(&f);
+	facts_done(&dead);
 }
 
 static void test_parse_rule(void **state)

@@ -306,6 +306,15 @@ static void is_idle(const char *command)
 	check_facts();
 }
 
+/* The command does not even wake anybody up. */
+static void is_silent(const char *command)
+{
+	if (!try("%s", command))
+		fail_msg("failed: %s", command);
+	if (readable(200))
+		fail_msg("%s: wakes up", command);
+}
+
 static size_t routes_to(const char *dst)
 {
 	struct prefix p;
@@ -431,6 +440,28 @@ static void test_links(void **state)
 	assert_int_equal(index_of("v0"), index);
 }
 
+/* The same device under the same index, gone in between: whoever attached something to it has to hear of it. */
+static void test_made_anew(void **state)
+{
+	static const char make[] = "link add name d0 index 77 address 02:00:00:00:00:01 type veth "
+				   "peer name d1 index 78 address 02:00:00:00:00:02";
+	char command[512];
+	uint32_t generation;
+
+	NEEDS_NAMESPACE();
+	assert_int_equal(facts_link_by_name(&facts, "v0")->generation, 0);
+	snprintf(command, sizeof(command), "ip %s", make);
+	changes(command);
+	generation = facts_link(&facts, 77)->generation;
+	changes("ip link set d0 mtu 1400 && ip link set d0 down");
+	assert_int_equal(facts_link(&facts, 77)->generation, generation);
+	changes("ip link set d0 mtu 1500");
+	snprintf(command, sizeof(command), "printf '%%s\\n' 'link del d0' '%s' | ip -batch -", make);
+	changes(command);
+	assert_int_not_equal(facts_link(&facts, 77)->generation, generation);
+	assert_int_equal(facts_link_by_name(&facts, "v0")->generation, 0);
+}
+
 static void test_other_namespace(void **state)
 {
 	pid_t child;
@@ -470,6 +501,7 @@ static void test_bridge(void **state)
 	assert_int_equal(facts_link_by_name(&facts, "v0")->master, index_of("cni0"));
 	assert_string_equal(facts_link_by_name(&facts, "v0")->master_kind, "bridge");
 	is_idle("ip link set v0 type bridge_slave hairpin on");
+	is_silent("bridge link set dev v0 cost 5");
 	changes("ip link set v0 nomaster");
 	assert_string_equal(facts_link_by_name(&facts, "v0")->master_kind, "");
 	changes("ip link set v0 master cni0");
@@ -544,6 +576,18 @@ static void test_routes(void **state)
 	changes("ip route add 10.3.0.0/16 via inet6 2001:db8::9 dev v0");
 	changes("ip route del 10.1.0.0/16 metric 40");
 	is_idle("ip route add blackhole 10.9.0.0/16");
+	changes("ip route add 10.13.0.0/16 via 10.0.0.2");
+	changes("ip route replace blackhole 10.13.0.0/16");
+	assert_int_equal(routes_to("10.13.0.0/16"), 0);
+	changes("ip route replace 10.13.0.0/16 via 10.0.0.2");
+	changes("ip route append 10.13.0.0/16 via 10.0.0.3");
+	assert_int_equal(routes_to("10.13.0.0/16"), 2);
+	changes("ip route del 10.13.0.0/16 via 10.0.0.2");
+	changes("ip route del 10.13.0.0/16");
+	changes("ip route add 10.13.0.0/16 via 10.0.0.2 tos 8");
+	changes("ip route add 10.13.0.0/16 via 10.0.0.2");
+	changes("ip route del 10.13.0.0/16 tos 8");
+	changes("ip route del 10.13.0.0/16");
 	is_idle("ip route add 10.10.0.0/16 dev v0 table 77");
 	is_idle("ip -6 route add fe80:1::/64 dev v0");
 	/* One hop of two dies silently, and so do the IPv4 routes of the link. */
@@ -619,7 +663,53 @@ static void test_overrun(void **state)
 	assert_int_equal(facts_watch_refresh(watch, &facts, &err), 1);
 	assert_int_equal(facts.policy_rules, 1);
 	assert_int_equal(routes_to("10.10.9.0/24"), 1);
+	/* Any of the links may have been away. */
+	assert_int_not_equal(facts_link_by_name(&facts, "v0")->generation, 0);
 	check_facts();
+}
+
+/* Whatever comes in whatever order: at the end of each batch the facts are what `ip` says. */
+static void test_any_order(void **state)
+{
+	static const char *const commands[] = {"link add name p0 type veth peer name p1", "link del p0",
+		"link set p0 up", "link set p0 down", "link set p1 up", "link set p1 down",
+		"link set v0 down", "link set v0 up", "link set v1 down", "link set v1 up",
+		"link set p0 name q0", "link set q0 name p0", "addr add 10.0.0.1/24 dev v0",
+		"addr del 10.0.0.1/24 dev v0", "addr add 10.0.0.1/32 dev v1", "addr del 10.0.0.1/32 dev v1",
+		"addr add 10.7.7.7/32 dev lo", "addr del 10.7.7.7/32 dev lo",
+		"addr add 2001:db8::1/64 dev v0", "addr del 2001:db8::1/64 dev v0", "addr flush dev v0",
+		"route add 10.1.0.0/16 dev v0", "route add 10.1.0.0/16 dev v1 metric 7",
+		"route del 10.1.0.0/16", "route replace 10.1.0.0/16 dev v1",
+		"route append 10.1.0.0/16 dev p0", "route replace blackhole 10.1.0.0/16",
+		"route add 10.1.0.0/16 dev v0 tos 8", "route add 10.2.0.0/16 nexthop dev v0 nexthop dev v1",
+		"route del 10.2.0.0/16", "route replace 10.2.0.0/16 nexthop dev v0 nexthop dev p0",
+		"route add 10.3.0.0/16 dev v0 src 10.7.7.7", "route add 10.0.1.11/32 dev p0",
+		"route del 10.0.1.11/32 dev p0", "route flush 10.0.0.0/8",
+		"-6 route add 2001:db8:1::/64 dev v0", "-6 route append 2001:db8:1::/64 dev v1",
+		"-6 route del 2001:db8:1::/64", "-6 route del 2001:db8:1::/64 dev v1",
+		"-6 route add 2001:db8:2::/64 nexthop via 2001:db8::2 nexthop dev v1",
+		"-6 route replace 2001:db8:2::/64 dev v0", "-6 route add 2001:db8::11/128 dev p0",
+		"nexthop add id 1 dev v0", "nexthop replace id 1 dev v1", "nexthop del id 1",
+		"route add 10.4.0.0/16 nhid 1", "rule add from 10.5.0.0/16 table 77",
+		"rule del from 10.5.0.0/16 table 77", "route add 10.10.0.0/16 dev v0 table 77",
+		"route del 10.10.0.0/16 table 77"};
+	unsigned seed = 1;
+
+	NEEDS_NAMESPACE();
+	for (unsigned i = 0; i < 100; i++) {
+		struct strbuf batch = {0};
+		unsigned n = 1 + i % 8;
+
+		while (n--) {
+			seed = seed * 1103515245u + 12345u;
+			strbuf_printf(&batch, "%s\\n", commands[(seed >> 16) % ARRAY_SIZE(commands)]);
+		}
+		/* Half of them make no sense at their time. */
+		(void)try("printf -- '%s' | ip -force -batch - >/dev/null 2>&1", batch.data);
+		settle();
+		check_facts();
+		strbuf_done(&batch);
+	}
 }
 
 /* Dumps while links come and go: interrupted ones are repeated, and the end is right. */
@@ -679,6 +769,8 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_links, open_watch, close_watch),
+		cmocka_unit_test_setup_teardown(test_made_anew, open_watch, close_watch),
+		cmocka_unit_test_setup_teardown(test_any_order, open_watch, close_watch),
 		cmocka_unit_test_setup_teardown(test_other_namespace, open_watch, close_watch),
 		cmocka_unit_test_setup_teardown(test_bridge, open_watch, close_watch),
 		cmocka_unit_test_setup_teardown(test_vlan, open_watch, close_watch),

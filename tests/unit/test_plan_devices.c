@@ -292,10 +292,29 @@ static void test_route_index(void **state)
 	world_done(&w);
 }
 
+/* The flowtable is given a device again that was away. */
+static void test_made_anew(void **state)
+{
+	struct world w;
+	const struct plan *p;
+
+	(void)state;
+	world_new(&w);
+	add_link(&w, "veth0", "veth")->generation = 7;
+	add_route(&w, "10.244.0.2/32", NULL, "veth0");
+	p = make_plan(&w);
+	for (size_t i = 0; i < p->ruleset.n_devices; i++)
+		assert_int_equal(p->ruleset.devices[i].generation,
+			strcmp(p->ruleset.devices[i].name, "veth0") ? 0 : 7);
+	assert_true(in_flowtable(p, "veth0"));
+	world_done(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_not_pod_routes),
+		cmocka_unit_test(test_made_anew),
 		cmocka_unit_test(test_bridge),
 		cmocka_unit_test(test_ways_to_peers),
 		cmocka_unit_test(test_checked),

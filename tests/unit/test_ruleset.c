@@ -467,6 +467,12 @@ static void test_diff(void **state)
 	assert_int_equal(a.devices[1].ifindex, 12);
 	ruleset_done(&b);
 
+	/* Made again under its index. */
+	ruleset_copy(&a, &b);
+	b.devices[1].generation = 1;
+	assert_diff(&a, &b, "+device veth1 12\n");
+	ruleset_done(&b);
+
 	/* Names are for eyes. */
 	ruleset_copy(&a, &b);
 	b.n_links = 0;
