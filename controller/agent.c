@@ -24,6 +24,8 @@
 #define RETRY_MIN (1 * SECOND)
 #define DEVICE_RETRY_MIN (5 * SECOND)
 #define RETRY_MAX (60 * SECOND)
+#define MINUTE (60 * SECOND)
+#define REPAIRS_SAID 10 /* per minute */
 
 const char *const sync_outcome_names[SYNC_OUTCOMES] = {
 	[SYNC_CHANGED] = "changed",
@@ -118,7 +120,7 @@ void agent_note(struct agent *a, enum agent_input input)
 
 void agent_touched(struct agent *a, const char *who)
 {
-	snprintf(a->actor, sizeof(a->actor), "%s", who);
+	actors_add(a->actor, who);
 	agent_note(a, AGENT_TOUCHED);
 }
 
@@ -333,15 +335,74 @@ static void record_duration(struct agent_figures *f, double seconds)
 	}
 }
 
-static void record_repair(struct agent *a)
+/* Takes from what was found what the plan itself changed. Returns whether anything is left. */
+static bool without_own(const struct agent *a, unsigned found[REPAIR_KINDS])
+{
+	bool unknown = a->delta.unknown || a->delta_lost, any = false;
+	size_t own[REPAIR_KINDS] = {0};
+
+	own[REPAIR_DEVICE] = a->delta.add_devices.n + a->delta.remove_devices.n;
+	for (size_t i = 0; i < RULESET_SETS; i++)
+		own[REPAIR_ELEMENT] += a->delta.add[i].n + a->delta.remove[i].n;
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		own[REPAIR_CHAIN] += a->delta.chains[i];
+	/* Nothing else ever changes with the plan. */
+	if (unknown)
+		own[REPAIR_DEVICE] = own[REPAIR_ELEMENT] = own[REPAIR_CHAIN] = SIZE_MAX;
+	for (size_t i = 0; i < REPAIR_KINDS; i++) {
+		found[i] = found[i] > own[i] ? found[i] - (unsigned)own[i] : 0;
+		any |= found[i] != 0;
+	}
+	return any;
+}
+
+static void say_repair(struct agent *a, const unsigned found[REPAIR_KINDS])
+{
+	struct strbuf what = {0};
+
+	if (now(a) - a->said_since >= MINUTE) {
+		if (a->repairs_unsaid)
+			log_warning("table inet %s: %u more repairs in the minute before", RULESET_TABLE,
+				a->repairs_unsaid);
+		a->said_since = now(a);
+		a->repairs_said = a->repairs_unsaid = 0;
+	}
+	if (a->repairs_said == REPAIRS_SAID) {
+		a->repairs_unsaid++;
+		return;
+	}
+	a->repairs_said++;
+	for (size_t i = 0; i < REPAIR_KINDS; i++)
+		if (found[i])
+			strbuf_printf(&what, "%s%s %u", what.len ? ", " : "", repair_kind_names[i], found[i]);
+	log_warning("table inet %s was changed by %s; repaired: %s", RULESET_TABLE,
+		*a->actor ? a->actor : "somebody unknown", what.data);
+	strbuf_done(&what);
+}
+
+static void record_repair(struct agent *a, const struct sync_result *result)
 {
 	struct agent_figures *f = &a->figures;
+	unsigned found[REPAIR_KINDS];
 
-	f->repairs++;
-	snprintf(f->last_actor, sizeof(f->last_actor), "%s", a->actor);
-	a->last_repair = now(a);
-	log_warning("table inet %s was changed by %s; repaired", RULESET_TABLE,
-		*a->actor ? a->actor : "somebody else");
+	memcpy(found, result->found, sizeof(found));
+	if (a->programmed && without_own(a, found)) {
+		f->repairs++;
+		for (size_t i = 0; i < REPAIR_KINDS; i++)
+			f->repaired[i] += found[i] != 0;
+		snprintf(f->last_actor, sizeof(f->last_actor), "%s", a->actor);
+		a->last_repair = now(a);
+		a->unnamed = !a->touched;
+		say_repair(a, found);
+	} else if (a->touched && a->unnamed && *a->actor) {
+		/* A transaction of ours failed for what somebody had done before we were told of it. */
+		snprintf(f->last_actor, sizeof(f->last_actor), "%s", a->actor);
+		log_warning("the last change of table inet %s was made by %s", RULESET_TABLE, a->actor);
+	}
+	if (a->touched) {
+		a->unnamed = a->touched = false;
+		a->actor[0] = '\0';
+	}
 }
 
 static void record_success(struct agent *a, const struct sync_result *result)
@@ -353,8 +414,9 @@ static void record_success(struct agent *a, const struct sync_result *result)
 	f->messages += result->messages;
 	if (result->messages)
 		f->last_change = f->last_sync;
-	if (result->messages && a->touched && a->ready)
-		record_repair(a);
+	record_repair(a, result);
+	a->programmed = a->plan->ruleset.present;
+	a->delta_lost = false;
 	if (result->created) {
 		for (size_t i = 0; i < TRAFFIC_TYPES; i++) {
 			a->inserts_base[i] += a->inserts_seen[i];
@@ -365,7 +427,6 @@ static void record_success(struct agent *a, const struct sync_result *result)
 		log_info("the kernel is programmed again");
 	f->sync_error[0] = '\0';
 	a->sync_tries = 0;
-	a->touched = false;
 	if (!a->ready)
 		log_info("ready: %zu devices, %zu pairs", a->plan->ruleset.n_devices,
 			a->plan->ruleset.sets[SET_PAIRS].n);
@@ -413,9 +474,9 @@ static void sync_kernel(struct agent *a, uint64_t start)
 	a->sync_needed = false;
 	a->due[AGENT_RETRY] = 0;
 	r = sync_backend(a, &result, &err);
-	ruleset_delta_clear(&a->delta);
 	record_duration(&a->figures, (double)(now(a) - start) / SECOND);
 	if (r < 0) {
+		a->delta_lost = true;
 		a->figures.syncs[SYNC_FAILED]++;
 		a->sync_needed = true;
 		a->figures.sync_failure = failure_of(r);
@@ -425,6 +486,7 @@ static void sync_kernel(struct agent *a, uint64_t start)
 		record_success(a, &result);
 		record_devices(a, &result);
 	}
+	ruleset_delta_clear(&a->delta);
 	sync_result_done(&result);
 }
 

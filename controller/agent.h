@@ -22,6 +22,9 @@
  * every change of the facts, a kernel without flowtables is asked again after 60 s. Two repairs are at least
  * 500 ms apart, two probes of the kernel 10 s.
  *
+ * A repair is what a look at the kernel found other than it shall be, less what the plan changed since the last
+ * sync. Ten per minute are logged; more are a number.
+ *
  * Before all kinds of the cluster have synced once, nothing is sent to the backend, unless the configuration
  * says `enabled: false`: that is done at once.
  */
@@ -78,7 +81,8 @@ struct agent_figures {
 	double last_change;   /* Unix time of the last one that sent something */
 	uint64_t messages;    /* nf_tables messages */
 	uint64_t repairs;
-	char last_actor[32]; /* who made the last repair necessary, "" unknown */
+	uint64_t repaired[REPAIR_KINDS]; /* repairs by what they put right; one may be of several kinds */
+	char last_actor[ACTORS_SIZE];    /* who made the last repair necessary, "" unknown */
 	uint64_t reloads, reloads_failed;
 	/* Present failures as text, "" where there is none. */
 	char sync_error[AGENT_ERROR_SIZE];
@@ -105,14 +109,18 @@ struct agent {
 
 	/* Private. */
 	uint64_t due[AGENT_INPUTS]; /* 0: not noted */
-	uint64_t last_end, gap, last_probe, last_repair;
+	uint64_t last_end, gap, last_probe, last_repair, said_since;
 	uint64_t planned_generation;
 	unsigned sync_tries, facts_tries, probe_tries, device_tries;
+	unsigned repairs_said, repairs_unsaid; /* since 'said_since' */
 	bool have_facts, have_features, plan_needed, sync_needed, touched;
+	bool programmed; /* there is a table by the last sync that did not fail */
+	bool delta_lost; /* what failed is no longer in 'delta' */
+	bool unnamed;    /* the last repair, whose notification is still to come */
 	struct planner *planner;
 	bool base_changed;          /* facts, features or the configuration */
 	struct ruleset_delta delta; /* of the plan since it was given to the backend */
-	char actor[32];
+	char actor[ACTORS_SIZE];
 	char *failed_text; /* names of the refused devices */
 	uint64_t inserts_seen[TRAFFIC_TYPES], inserts_base[TRAFFIC_TYPES];
 };

@@ -153,7 +153,9 @@ static void write_sync(struct writer *w, const struct agent *a)
 	each(w, "sync_failures_total", "counter", "Failures to read or program the kernel by reason.",
 		"reason", sync_failure_names, f->failures, SYNC_FAILURES);
 	counter(w, "netlink_messages_total", "nf_tables messages sent to program the kernel.", f->messages);
-	counter(w, "repairs_total", "Changes by others to the table that were undone.", f->repairs);
+	each(w, "repairs_total", "counter",
+		"Repairs of what others changed in the table, by what was put right.", "kind",
+		repair_kind_names, f->repaired, REPAIR_KINDS);
 	each(w, "config_reloads_total", "counter", "Reloads of the configuration file by result.", "result",
 		reload_names, reloads, ARRAY_SIZE(reloads));
 }

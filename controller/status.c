@@ -139,7 +139,7 @@ static void add_figures(struct json_object *root, const struct agent *a, const s
 
 static void add_sync(struct json_object *root, const struct agent_figures *f)
 {
-	struct json_object *o = add_object(root, "sync");
+	struct json_object *o = add_object(root, "sync"), *repaired;
 
 	put_time(o, "last", f->last_sync);
 	put_time(o, "lastChange", f->last_change);
@@ -148,6 +148,9 @@ static void add_sync(struct json_object *root, const struct agent_figures *f)
 		put_u64(o, sync_outcome_names[i], f->syncs[i]);
 	put_u64(o, "messages", f->messages);
 	put_u64(o, "repairs", f->repairs);
+	repaired = add_object(o, "repaired");
+	for (size_t i = 0; i < REPAIR_KINDS; i++)
+		put_u64(repaired, repair_kind_names[i], f->repaired[i]);
 	put_text(o, "lastRepairBy", f->last_actor);
 	put_text(o, "error", f->sync_error);
 	put_text(o, "factsError", f->facts_error);

@@ -26,14 +26,39 @@ struct device_failure {
 	int code; /* negative errno */
 };
 
+/* Kinds of things that somebody else may have changed. */
+enum repair_kind {
+	REPAIR_TABLE, /* gone, or its flags: dormant */
+	REPAIR_FLOWTABLE,
+	REPAIR_SET,
+	REPAIR_ELEMENT,
+	REPAIR_CHAIN, /* gone, with another hook, or with other rules */
+	REPAIR_DEVICE,
+	REPAIR_COUNTER,
+	REPAIR_FOREIGN, /* what was put into our table and is not ours */
+	REPAIR_KINDS
+};
+extern const char *const repair_kind_names[REPAIR_KINDS]; /* "table" ... */
+
 struct sync_result {
 	unsigned messages; /* nf_tables messages sent, without batch begin and end; 0: nothing differed */
 	unsigned elements_added, elements_removed, chains_rewritten, devices_added, devices_removed;
+	/*
+	 * By backend_sync(): how many were found other than they shall be, for whatever reason, and put right. What was
+	 * lost with a larger thing counts with that: a table that is not there is one table. Devices that the kernel
+	 * refused, before or now, do not count.
+	 */
+	unsigned found[REPAIR_KINDS];
 	bool created;                  /* the table was not there */
 	struct device_failure *failed; /* freed by sync_result_done() */
 	size_t n_failed;
 };
 void sync_result_done(struct sync_result *r);
+
+/* Who changed something, as text: "nft (pid 7)", several as "nft (pid 7), firewalld (pid 9)". */
+#define ACTORS_SIZE 96
+/* Adds the names of 'who' unless they are there; those without room are "others". "" adds nothing. */
+void actors_add(char list[ACTORS_SIZE], const char *who);
 
 struct backend;
 struct backend_ops {

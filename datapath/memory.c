@@ -157,6 +157,7 @@ struct change {
 	bool delete_first, create, flush_rules, flowtable, counters[TRAFFIC_TYPES], sets[RULESET_SETS],
 		chains[RULESET_CHAINS];
 	unsigned strays;
+	unsigned found[REPAIR_KINDS];
 	struct ruleset_delta delta;
 };
 
@@ -424,9 +425,19 @@ static int send_change(struct memory_backend *m, const struct change *c, const s
 	return error_set(err, t.code, t.object, NULL, "the kernel refused it: %s", strerror(-t.code));
 }
 
-static void count_change(const struct change *c, struct sync_result *r)
+/* 'm' as it was before the change: what a refused device is taken for at last is no repair, nor what is refused now. */
+static void count_change(const struct memory_backend *m, const struct change *c, struct sync_result *r)
 {
 	r->created = c->create && !c->delete_first;
+	memcpy(r->found, c->found, sizeof(r->found));
+	for (size_t i = 0; r->found[REPAIR_DEVICE] && i < c->delta.add_devices.n; i++) {
+		const char *name = c->delta.add_devices.items[i].name;
+		bool failed = false;
+
+		for (size_t k = 0; k < r->n_failed; k++)
+			failed |= !strcmp(r->failed[k].name, name);
+		r->found[REPAIR_DEVICE] -= failed || has_device(&m->wanted, name);
+	}
 	for (size_t i = 0; i < RULESET_SETS; i++) {
 		r->elements_added += (unsigned)c->delta.add[i].n;
 		r->elements_removed += (unsigned)c->delta.remove[i].n;
@@ -476,7 +487,7 @@ static int apply_change(struct memory_backend *m, const struct change *c, bool o
 		sync_devices(m, true, first.items, first.n, r);
 		sync_devices(m, true, retry.items, retry.n, r);
 		sync_devices(m, false, remove->items, remove->n, r);
-		count_change(c, r);
+		count_change(m, c, r);
 		remember(m, c, r);
 	}
 	free(first.items);
@@ -503,8 +514,33 @@ static int observe(struct memory_backend *m, struct kernel *ret, struct error *e
 	return 0;
 }
 
+/* As nft_change.c counts it. */
+static void count_found(
+	const struct kernel *seen, const bool chain_differs[RULESET_CHAINS], struct change *ret)
+{
+	unsigned *found = ret->found;
+
+	found[REPAIR_TABLE] = ret->create && !ret->delete_first;
+	if (ret->create)
+		return;
+	found[REPAIR_FLOWTABLE] = ret->flowtable;
+	if (!ret->flowtable)
+		found[REPAIR_DEVICE] = (unsigned)(ret->delta.add_devices.n + ret->delta.remove_devices.n);
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
+		found[REPAIR_COUNTER] += ret->counters[i];
+	for (size_t i = 0; i < RULESET_SETS; i++) {
+		found[REPAIR_SET] += ret->sets[i];
+		if (!ret->sets[i])
+			found[REPAIR_ELEMENT] += (unsigned)(ret->delta.add[i].n + ret->delta.remove[i].n);
+	}
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		found[REPAIR_CHAIN] += ret->chains[i] || chain_differs[i];
+	found[REPAIR_FOREIGN] = seen->strays;
+}
+
 static void change_of(struct kernel *seen, const struct ruleset *to, bool rebuild, struct change *ret)
 {
+	bool chain_differs[RULESET_CHAINS];
 	struct kernel want;
 
 	*ret = (struct change){.create = rebuild || seen->table != TABLE_OURS,
@@ -523,9 +559,10 @@ static void change_of(struct kernel *seen, const struct ruleset *to, bool rebuil
 		ret->sets[i] = !seen->sets[i];
 	for (size_t i = 0; i < RULESET_CHAINS; i++) {
 		ret->chains[i] = !seen->has_chain[i];
-		ret->delta.chains[i] =
-			ret->flush_rules || !rule_list_equal(&seen->chains[i], &want.chains[i]);
+		chain_differs[i] = !rule_list_equal(&seen->chains[i], &want.chains[i]);
+		ret->delta.chains[i] = ret->flush_rules || chain_differs[i];
 	}
+	count_found(seen, chain_differs, ret);
 	kernel_done(&want);
 }
 
@@ -551,6 +588,7 @@ static int sync_absent(
 static int sync_present(struct memory_backend *m, struct kernel *seen, const struct ruleset *to,
 	struct sync_result *r, struct error *err)
 {
+	unsigned found[REPAIR_KINDS];
 	struct change c;
 	bool flushed;
 	int code;
@@ -561,7 +599,9 @@ static int sync_present(struct memory_backend *m, struct kernel *seen, const str
 	ruleset_delta_done(&c.delta);
 	if (!code || !flushed || code == -ENOENT || code == -ENOBUFS)
 		return code;
+	memcpy(found, c.found, sizeof(found));
 	change_of(seen, to, true, &c);
+	memcpy(c.found, found, sizeof(found));
 	code = apply_change(m, &c, true, to, r, err);
 	ruleset_delta_done(&c.delta);
 	return code;

@@ -16,13 +16,14 @@ int nft_backend_new(struct backend **ret, struct error *err);
 /*
  * Notifications of nf_tables. The descriptor becomes readable; nft_monitor_read() drains it and says whether
  * somebody other than this process touched our table (with the name of the program where the kernel tells
- * it), or tables by which a cluster kind is told. -ENOBUFS is not an error: everything counts as touched.
+ * it), or tables by which a cluster kind is told. A transaction is told when its end has been read, which names the
+ * program. -ENOBUFS is not an error: everything counts as touched.
  */
 struct nft_monitor;
 struct nft_touch {
-	bool ours;           /* our table, by somebody else */
-	bool foreign_tables; /* a table or chain of another name came or went */
-	char who[32];        /* "nft (pid 1234)", "" when unknown */
+	bool ours;             /* our table, by somebody else */
+	bool foreign_tables;   /* a table or chain of another name came or went */
+	char who[ACTORS_SIZE]; /* see actors_add(), "" when unknown */
 };
 int nft_monitor_open(struct nft_monitor **ret, struct error *err);
 int nft_monitor_fd(const struct nft_monitor *m);

@@ -156,9 +156,26 @@ static int send_change(struct nft_backend *n, const struct nft_change *c, const 
 	return failure.code;
 }
 
-static void count_change(const struct nft_change *c, struct sync_result *ret)
+static bool has_failed(const struct sync_result *r, const char *name)
+{
+	for (size_t i = 0; i < r->n_failed; i++) {
+		if (!strcmp(r->failed[i].name, name))
+			return true;
+	}
+	return false;
+}
+
+/* 'refused': as it was before this change. */
+static void count_change(
+	const struct nft_change *c, const struct device_list *refused, struct sync_result *ret)
 {
 	ret->created = c->create && !c->delete_first;
+	memcpy(ret->found, c->found, sizeof(ret->found));
+	for (size_t i = 0; ret->found[REPAIR_DEVICE] && i < c->delta.add_devices.n; i++) {
+		const char *name = c->delta.add_devices.items[i].name;
+
+		ret->found[REPAIR_DEVICE] -= has_device(refused, name) || has_failed(ret, name);
+	}
 	for (size_t i = 0; i < RULESET_SETS; i++) {
 		ret->elements_added += (unsigned)c->delta.add[i].n;
 		ret->elements_removed += (unsigned)c->delta.remove[i].n;
@@ -208,7 +225,7 @@ static int apply_change(struct nft_backend *n, const struct nft_change *c, const
 		sync_devices(n, true, first.items, first.n, ret);
 		sync_devices(n, true, retry.items, retry.n, ret);
 		sync_devices(n, false, remove->items, remove->n, ret);
-		count_change(c, ret);
+		count_change(c, &n->refused, ret);
 		remember(n, c, ret);
 	}
 	free(first.items);
@@ -245,8 +262,12 @@ static int nft_sync(
 	code = apply_change(n, &change, desired, ret, err);
 	if (code && change.flush_rules && code != -ENOENT && code != -ENOBUFS) {
 		/* What somebody put into our table cannot be taken out. */
+		unsigned found[REPAIR_KINDS];
+
+		memcpy(found, change.found, sizeof(found));
 		nft_change_done(&change);
 		nft_change_replace(desired, &change);
+		memcpy(change.found, found, sizeof(found));
 		code = apply_change(n, &change, desired, ret, err);
 	}
 	nft_change_done(&change);

@@ -79,8 +79,67 @@ static void plan_elements(
 	}
 }
 
+/* One of our names in the wrong shape is missing as well, and counts as that. */
+static bool is_foreign(const struct nft_stray *s)
+{
+	switch (s->delete_type) {
+	case NFT_MSG_DELSET:
+		for (size_t i = 0; i < RULESET_SETS; i++)
+			if (!strcmp(ruleset_set_schema[i].name, s->name))
+				return false;
+		return true;
+	case NFT_MSG_DELCHAIN:
+		for (size_t i = 0; i < RULESET_CHAINS; i++)
+			if (!strcmp(ruleset_chain_names[i], s->name))
+				return false;
+		return true;
+	case NFT_MSG_DELFLOWTABLE:
+		return strcmp(s->name, RULESET_FLOWTABLE) != 0;
+	}
+	return true;
+}
+
+static unsigned count_elements(
+	const struct nft_observed_set *observed, const struct ruleset_delta *d, enum ruleset_set set)
+{
+	/* What cannot be read is one thing that should not be there. */
+	if (!observed->exists || observed->unreadable)
+		return observed->exists;
+	if (d->add[set].n + d->remove[set].n)
+		return (unsigned)(d->add[set].n + d->remove[set].n);
+	return observed->shared;
+}
+
+/* 'ret' with its delta as it was found, before it becomes what has to be sent. */
+static void count_found(
+	const struct nft_observed *observed, const bool chain_differs[RULESET_CHAINS], struct nft_change *ret)
+{
+	unsigned *found = ret->found;
+
+	found[REPAIR_TABLE] = observed->table == NFT_TABLE_ABSENT || ret->reset_table;
+	if (ret->create)
+		return;
+	found[REPAIR_FLOWTABLE] = ret->flowtable;
+	if (observed->flowtable)
+		found[REPAIR_DEVICE] = (unsigned)(ret->delta.add_devices.n + ret->delta.remove_devices.n);
+	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
+		found[REPAIR_COUNTER] += !observed->counters[i];
+	for (size_t i = 0; i < RULESET_SETS; i++) {
+		found[REPAIR_SET] += !observed->sets[i].exists;
+		found[REPAIR_ELEMENT] += count_elements(&observed->sets[i], &ret->delta, i);
+	}
+	for (size_t i = 0; i < RULESET_CHAINS; i++)
+		found[REPAIR_CHAIN] += !observed->chains[i].exists || chain_differs[i];
+	for (size_t i = 0; i < observed->n_strays; i++)
+		found[REPAIR_FOREIGN] += is_foreign(&observed->strays[i]);
+	if (observed->stray_rules && !found[REPAIR_FOREIGN])
+		found[REPAIR_FOREIGN] = 1;
+}
+
 void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret)
 {
+	bool chain_differs[RULESET_CHAINS];
+
 	memset(ret, 0, sizeof(*ret));
 	take_indexes(&observed->state, to);
 	ruleset_delta_add(&ret->delta, &observed->state, to);
@@ -99,8 +158,10 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 
 		ret->chains[i] = !chain->exists;
 		ret->has_rules[i] = chain->n && !ret->flush_rules;
-		ret->delta.chains[i] = ret->flush_rules || !chain_is(chain, i, to);
+		chain_differs[i] = !chain_is(chain, i, to);
+		ret->delta.chains[i] = ret->flush_rules || chain_differs[i];
 	}
+	count_found(observed, chain_differs, ret);
 	plan_elements(observed, to, ret);
 }
 

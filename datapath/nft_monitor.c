@@ -15,9 +15,16 @@
 /* The kernel sends one notification per element of a transaction, ours included. */
 #define RECEIVE_BUFFER (8 << 20)
 
+/* The transaction whose messages are being read; its NEWGEN comes last and names the program. */
+struct transaction {
+	bool ours;
+	bool foreign_tables;
+};
+
 struct nft_monitor {
 	struct mnl_socket *nl;
 	uint8_t *buf;
+	struct transaction open; /* the kernel may still be telling it when the socket is empty */
 };
 
 int nft_monitor_open(struct nft_monitor **ret, struct error *err)
@@ -55,16 +62,11 @@ void nft_monitor_close(struct nft_monitor *m)
 	free(m);
 }
 
-/* The transaction whose messages are being read; its NEWGEN comes last and names the program. */
-struct transaction {
-	bool ours;
-	bool foreign_tables;
-};
-
 static void read_generation(const struct nlmsghdr *nlh, struct transaction *t, struct nft_touch *ret)
 {
 	const struct nlattr *attr;
 	const char *name = NULL;
+	char who[32];
 	uint32_t pid = 0;
 
 	mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
@@ -75,12 +77,16 @@ static void read_generation(const struct nlmsghdr *nlh, struct transaction *t, s
 			!mnl_attr_validate(attr, MNL_TYPE_NUL_STRING))
 			name = mnl_attr_get_str(attr);
 	}
-	if (t->ours && name)
-		snprintf(ret->who, sizeof(ret->who), "%.15s (pid %u)", name, pid);
+	ret->ours |= t->ours;
+	ret->foreign_tables |= t->foreign_tables;
+	if (t->ours && name) {
+		snprintf(who, sizeof(who), "%.15s (pid %u)", name, pid);
+		actors_add(ret->who, who);
+	}
 	memset(t, 0, sizeof(*t));
 }
 
-static void read_change(const struct nlmsghdr *nlh, struct transaction *t, struct nft_touch *ret)
+static void read_change(const struct nlmsghdr *nlh, struct transaction *t)
 {
 	const struct nfgenmsg *nfg = mnl_nlmsg_get_payload(nlh);
 	uint16_t type = nlh->nlmsg_type & 0xff;
@@ -99,16 +105,14 @@ static void read_change(const struct nlmsghdr *nlh, struct transaction *t, struc
 	if (!table)
 		return;
 	if (nfg->nfgen_family == NFPROTO_INET && !strcmp(table, RULESET_TABLE))
-		ret->ours = t->ours = true;
+		t->ours = true;
 	else if (type == NFT_MSG_NEWTABLE || type == NFT_MSG_DELTABLE || type == NFT_MSG_NEWCHAIN ||
 		 type == NFT_MSG_DELCHAIN)
-		ret->foreign_tables = t->foreign_tables = true;
+		t->foreign_tables = true;
 }
 
 int nft_monitor_read(struct nft_monitor *m, struct nft_touch *ret, struct error *err)
 {
-	struct transaction t = {0};
-
 	memset(ret, 0, sizeof(*ret));
 	for (;;) {
 		ssize_t got = recv(mnl_socket_get_fd(m->nl), m->buf, BUFFER_SIZE, 0);
@@ -134,9 +138,9 @@ int nft_monitor_read(struct nft_monitor *m, struct nft_touch *ret, struct error 
 				nft_portid_is_own(nlh->nlmsg_pid))
 				continue;
 			if ((nlh->nlmsg_type & 0xff) == NFT_MSG_NEWGEN)
-				read_generation(nlh, &t, ret);
+				read_generation(nlh, &m->open, ret);
 			else
-				read_change(nlh, &t, ret);
+				read_change(nlh, &m->open);
 		}
 	}
 }

@@ -2,6 +2,7 @@
 #ifndef DATAPATH_NFT_SYNC_H
 #define DATAPATH_NFT_SYNC_H
 
+#include "datapath/backend.h"
 #include "datapath/nft_batch.h"
 #include "datapath/nft_dump.h"
 #include "datapath/ruleset.h"
@@ -26,6 +27,7 @@ struct nft_change {
 	bool borrowed;                  /* 'delta' is somebody else's */
 	const struct nft_stray *strays; /* of 'observed' */
 	size_t n_strays;
+	unsigned found[REPAIR_KINDS]; /* as struct sync_result has it, but for devices that are refused */
 };
 
 /* Of an observation, which must outlive the change; its table is absent or ours. */

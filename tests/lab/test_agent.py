@@ -168,7 +168,7 @@ def test_ruleset_flushed_by_somebody_else(lab):
     def bare(objects):
         return sorted(re.sub(r'"handle": \d+', "", o) for o in objects)
     assert bare(json.dumps(o) for o in table()) == bare(before), "the table differs from before"
-    wait_for("the repair counted", lambda: a.metrics()["slipstream_repairs_total"] >= 1, FOLLOW)
+    wait_for("the repair counted", lambda: a.metrics()['slipstream_repairs_total{kind="table"}'] == 1, FOLLOW)
     lab.dirty()
 
 

@@ -109,7 +109,8 @@ static void test_openmetrics(void **state)
 	struct world *w = *state;
 	char *text = text_of(w, true);
 
-	assert_non_null(strstr(text, "\n# TYPE slipstream_repairs counter\nslipstream_repairs_total 0\n"));
+	assert_non_null(strstr(
+		text, "\n# TYPE slipstream_repairs counter\nslipstream_repairs_total{kind=\"table\"} 0\n"));
 	assert_string_equal(text + strlen(text) - 6, "# EOF\n");
 	free(text);
 }
