@@ -297,8 +297,8 @@ static void test_faults(void **state)
 	assert_string_equal(x.object, "sets");
 	assert_int_equal(memory_backend_transactions(f->b), 0);
 
-	/* A first transaction has more than 50 messages; each may be the one. */
-	for (unsigned i = 0; i < 50; i++) {
+	/* A first transaction has more than 40 messages; each may be the one. */
+	for (unsigned i = 0; i < 40; i++) {
 		x = (struct faults){.at = MEMORY_MESSAGE, .skip = i, .code = -ENOMEM, .f = f};
 		assert_int_equal(sync(f), -ENOMEM);
 		assert_string_equal(f->err.object, x.object);
