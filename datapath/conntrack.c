@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
+#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -19,6 +20,7 @@
 struct conntrack {
 	struct mnl_socket *nl; /* NULL after an error: opened again by the next dump */
 	uint32_t seq;
+	bool cannot_end;
 	char buf[READ_SIZE] __attribute__((aligned(8)));
 };
 
@@ -334,4 +336,151 @@ int conntrack_each_offloaded(
 	if (r < 0)
 		mnl_socket_close(TAKE_PTR(ct->nl)); /* what may still come belongs to no request */
 	return r < 0 ? r : d.result;
+}
+
+int udp_endpoint_cmp(const void *a, const void *b)
+{
+	const struct udp_endpoint *x = a, *y = b;
+	int c = addr_cmp(&x->addr, &y->addr);
+
+	return c ? c : (x->port > y->port) - (x->port < y->port);
+}
+
+static void put_be16(struct nlmsghdr *nlh, uint16_t type, uint16_t value)
+{
+	mnl_attr_put_u16(nlh, type, htons(value));
+}
+
+static void put_addr(struct nlmsghdr *nlh, uint16_t v4, uint16_t v6, const struct addr *a)
+{
+	mnl_attr_put(nlh, a->family == AF_INET ? v4 : v6, addr_size(a), a->bytes);
+}
+
+struct nlmsghdr *conntrack_delete_request(void *buf, uint32_t seq, const struct flow *f)
+{
+	struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
+	struct nlattr *tuple, *nest;
+	struct nfgenmsg *nfg;
+
+	nlh->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE;
+	nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+	nlh->nlmsg_seq = seq;
+	nfg = mnl_nlmsg_put_extra_header(nlh, sizeof(*nfg));
+	nfg->nfgen_family = f->original_src.family;
+	nfg->version = NFNETLINK_V0;
+	tuple = mnl_attr_nest_start(nlh, CTA_TUPLE_ORIG);
+	nest = mnl_attr_nest_start(nlh, CTA_TUPLE_IP);
+	put_addr(nlh, CTA_IP_V4_SRC, CTA_IP_V6_SRC, &f->original_src);
+	put_addr(nlh, CTA_IP_V4_DST, CTA_IP_V6_DST, &f->original_dst);
+	mnl_attr_nest_end(nlh, nest);
+	nest = mnl_attr_nest_start(nlh, CTA_TUPLE_PROTO);
+	mnl_attr_put_u8(nlh, CTA_PROTO_NUM, f->protocol);
+	put_be16(nlh, CTA_PROTO_SRC_PORT, f->original_sport);
+	put_be16(nlh, CTA_PROTO_DST_PORT, f->original_dport);
+	mnl_attr_nest_end(nlh, nest);
+	mnl_attr_nest_end(nlh, tuple);
+	if (f->zone) /* a kernel without zones refuses the attribute */
+		put_be16(nlh, CTA_ZONE, f->zone);
+	mnl_attr_put_u32(nlh, CTA_ID, htonl(f->id));
+	return nlh;
+}
+
+int conntrack_parse_ack(const void *buf, size_t len, uint32_t seq, uint32_t portid)
+{
+	const struct nlmsghdr *nlh = buf;
+	int left = (int)len;
+	int32_t code;
+
+	for (; mnl_nlmsg_ok(nlh, left); nlh = mnl_nlmsg_next(nlh, &left)) {
+		if (nlh->nlmsg_seq != seq || nlh->nlmsg_pid != portid || nlh->nlmsg_type != NLMSG_ERROR)
+			continue;
+		if (nlh->nlmsg_len < MNL_NLMSG_HDRLEN + sizeof(code))
+			return -EBADMSG;
+		memcpy(&code, mnl_nlmsg_get_payload(nlh), sizeof(code));
+		return code <= 0 ? code : -EBADMSG;
+	}
+	return left > 0 ? -EBADMSG : 1;
+}
+
+/* 0: deleted, or a negative errno; without a socket then, when it is not the kernel's answer. */
+static int delete_one(struct conntrack *ct, const struct flow *f)
+{
+	char request[CONNTRACK_DELETE_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *nlh = conntrack_delete_request(request, ++ct->seq, f);
+	bool answered = true;
+	ssize_t n;
+	int r = 1;
+
+	if (mnl_socket_sendto(ct->nl, nlh, nlh->nlmsg_len) < 0) {
+		r = -errno;
+		answered = false;
+	}
+	while (r > 0) {
+		n = mnl_socket_recvfrom(ct->nl, ct->buf, sizeof(ct->buf));
+		if (n < 0 && errno == EINTR)
+			continue;
+		answered = n >= 0;
+		r = n < 0 ? -errno
+			  : conntrack_parse_ack(ct->buf, (size_t)n, ct->seq, mnl_socket_get_portid(ct->nl));
+	}
+	if (!answered || r == -EBADMSG)
+		mnl_socket_close(TAKE_PTR(ct->nl));
+	return r;
+}
+
+struct matches {
+	const struct udp_endpoint *from;
+	size_t n_from;
+	struct flow *flows;
+	size_t n, cap;
+};
+
+static int match(void *arg, const struct flow *f)
+{
+	struct udp_endpoint key = {.addr = f->reply_src, .port = f->reply_sport};
+	struct matches *m = arg;
+
+	if (f->protocol == IPPROTO_UDP &&
+		bsearch(&key, m->from, m->n_from, sizeof(*m->from), udp_endpoint_cmp))
+		*VEC_ADD(m->flows, m->n, m->cap) = *f;
+	return 0;
+}
+
+static int delete_failed(struct conntrack *ct, int code, struct error *err)
+{
+	if (code == -EBUSY)
+		ct->cannot_end = true;
+	if (ct->cannot_end)
+		return error_set(err, -EBUSY, OBJECT, "Linux 6.4, 6.3.6, 6.1.32, 5.15.115 and later can",
+			"this kernel cannot end offloaded connections");
+	return error_set(err, code, OBJECT, NULL, "deleting from it failed: %s", strerror(-code));
+}
+
+int conntrack_end_udp(struct conntrack *ct, const struct udp_endpoint *from, size_t n,
+	void (*ended)(void *arg, const struct flow *f), void *arg, struct error *err)
+{
+	struct matches m = {.from = from, .n_from = n};
+	int r, count = 0;
+
+	if (ct->cannot_end)
+		return delete_failed(ct, -EBUSY, err);
+	r = conntrack_each_offloaded(ct, match, &m, err);
+	for (size_t i = 0; r >= 0 && i < m.n; i++) {
+		r = delete_one(ct, &m.flows[i]);
+		if (!r) {
+			count++;
+			ended(arg, &m.flows[i]);
+		} else if (r == -ENOENT) {
+			r = 0;
+		} else {
+			delete_failed(ct, r, err);
+		}
+	}
+	free(m.flows);
+	return r < 0 ? r : count;
+}
+
+bool conntrack_cannot_end(const struct conntrack *ct)
+{
+	return ct->cannot_end;
 }

@@ -15,6 +15,15 @@
 struct nlmsghdr *conntrack_request(void *buf, uint32_t seq);
 
 /*
+ * A request to delete this one entry, to be acknowledged. It always names a tuple: without one the kernel deletes every
+ * entry that there is.
+ */
+#define CONNTRACK_DELETE_SIZE 256
+struct nlmsghdr *conntrack_delete_request(void *buf, uint32_t seq, const struct flow *f);
+/* What came after it. 1: nothing of this request, 0: deleted, negative: the kernel's errno, or -EBADMSG. */
+int conntrack_parse_ack(const void *buf, size_t len, uint32_t seq, uint32_t portid);
+
+/*
  * One IPCTNL_MSG_CT_NEW message, whose length was checked against the buffer (mnl_nlmsg_ok()). -EBADMSG when
  * it is shorter than its headers or lacks addresses or protocol of either direction; '*ret' is zeroed then.
  * Everything else may be absent.

@@ -343,6 +343,371 @@ static void test_request(void **state)
 	assert_int_equal(found, 1u << CTA_STATUS | 1u << CTA_STATUS_MASK);
 }
 
+static const struct nlattr *attr_of(const struct nlattr *nest, uint16_t type)
+{
+	const struct nlattr *a;
+
+	mnl_attr_for_each_nested(a, nest) if (mnl_attr_get_type(a) == type) return a;
+	return NULL;
+}
+
+static void assert_payload(const struct nlattr *a, const void *want, size_t len)
+{
+	assert_non_null(a);
+	assert_int_equal(mnl_attr_get_payload_len(a), len);
+	assert_memory_equal(mnl_attr_get_payload(a), want, len);
+}
+
+static struct addr ip(const char *text)
+{
+	struct addr a;
+
+	assert_true(addr_parse(text, &a));
+	return a;
+}
+
+/* A request to delete is about this one entry and never about all of them. */
+static void test_delete_request(void **state)
+{
+	struct flow f = {.protocol = IPPROTO_UDP,
+		.original_src = ip("fd00::1"),
+		.original_dst = ip("fd96::a"),
+		.original_sport = 40000,
+		.original_dport = 53,
+		.id = 0x01020304,
+		.zone = 7};
+	char request[CONNTRACK_DELETE_SIZE] __attribute__((aligned(8)));
+	struct nlmsghdr *nlh = conntrack_delete_request(request, 9, &f);
+	const struct nlattr *a, *tuple = NULL, *id = NULL, *zone = NULL, *nest;
+
+	(void)state;
+	assert_true(nlh->nlmsg_len <= sizeof(request));
+	assert_int_equal(nlh->nlmsg_seq, 9);
+	assert_int_equal(nlh->nlmsg_type, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE);
+	assert_int_equal(nlh->nlmsg_flags, NLM_F_REQUEST | NLM_F_ACK);
+	assert_int_equal(((struct nfgenmsg *)mnl_nlmsg_get_payload(nlh))->nfgen_family, AF_INET6);
+	mnl_attr_for_each(a, nlh, sizeof(struct nfgenmsg))
+	{
+		switch (mnl_attr_get_type(a)) {
+		case CTA_TUPLE_ORIG:
+			tuple = a;
+			break;
+		case CTA_ID:
+			id = a;
+			break;
+		case CTA_ZONE:
+			zone = a;
+			break;
+		default:
+			fail_msg("attribute %u", mnl_attr_get_type(a));
+		}
+	}
+	assert_payload(id, "\1\2\3\4", 4);
+	assert_payload(zone, "\0\7", 2);
+	assert_non_null(tuple);
+	nest = attr_of(tuple, CTA_TUPLE_IP);
+	assert_non_null(nest);
+	assert_payload(attr_of(nest, CTA_IP_V6_SRC), f.original_src.bytes, 16);
+	assert_payload(attr_of(nest, CTA_IP_V6_DST), f.original_dst.bytes, 16);
+	nest = attr_of(tuple, CTA_TUPLE_PROTO);
+	assert_non_null(nest);
+	assert_payload(attr_of(nest, CTA_PROTO_NUM), "\x11", 1);
+	assert_payload(attr_of(nest, CTA_PROTO_SRC_PORT), "\x9c\x40", 2);
+	assert_payload(attr_of(nest, CTA_PROTO_DST_PORT), "\0\x35", 2);
+}
+
+static void test_ack(void **state)
+{
+	struct nlmsghdr *nlh;
+	size_t n;
+
+	(void)state;
+	assert_int_equal(conntrack_parse_ack(buf, end_message(0, NLMSG_ERROR, 0), SEQ, PORT), 0);
+	n = end_message(0, NLMSG_ERROR, -ENOENT);
+	assert_int_equal(conntrack_parse_ack(buf, n, SEQ, PORT), -ENOENT);
+	assert_int_equal(conntrack_parse_ack(buf, n, SEQ + 1, PORT), 1);
+	assert_int_equal(conntrack_parse_ack(buf, n, SEQ, PORT + 1), 1);
+	assert_int_equal(conntrack_parse_ack(buf, n - 4, SEQ, PORT), -EBADMSG);
+	assert_int_equal(conntrack_parse_ack(buf, 0, SEQ, PORT), 1);
+	assert_int_equal(conntrack_parse_ack(buf, end_message(0, NLMSG_ERROR, 1), SEQ, PORT), -EBADMSG);
+	nlh = header(buf, NLMSG_ERROR);
+	assert_int_equal(conntrack_parse_ack(buf, nlh->nlmsg_len, SEQ, PORT), -EBADMSG);
+	/* The dump's rest before it. */
+	n = MNL_ALIGN(message(buf, PART_ALL, FLOW_STATUS_OFFLOAD)->nlmsg_len);
+	assert_int_equal(conntrack_parse_ack(buf, end_message(n, NLMSG_ERROR, -EBUSY), SEQ, PORT), -EBUSY);
+}
+
+/*
+ * A kernel in place of libmnl's sockets, for what no kernel of the lab has: one that refuses. It lists 'table' and
+ * deletes by CTA_ID, with 'answer'.
+ */
+#define TABLE 7
+static struct {
+	struct flow table[TABLE];
+	int answer[TABLE];
+	bool deleted[TABLE];
+	unsigned opened, closed, dumps, deletes;
+	int send_fails; /* errno */
+	size_t n;       /* bytes in 'buf' that wait for their reader */
+} kernel;
+
+struct mnl_socket *mnl_socket_open2(int bus, int flags)
+{
+	assert_int_equal(bus, NETLINK_NETFILTER);
+	(void)flags;
+	kernel.opened++;
+	return (struct mnl_socket *)&kernel;
+}
+
+int mnl_socket_bind(struct mnl_socket *nl, unsigned groups, pid_t pid)
+{
+	(void)nl;
+	(void)groups;
+	(void)pid;
+	return 0;
+}
+
+int mnl_socket_close(struct mnl_socket *nl)
+{
+	(void)nl;
+	kernel.closed++;
+	kernel.n = 0;
+	return 0;
+}
+
+unsigned mnl_socket_get_portid(const struct mnl_socket *nl)
+{
+	(void)nl;
+	return PORT;
+}
+
+int mnl_socket_get_fd(const struct mnl_socket *nl)
+{
+	(void)nl;
+	return -1;
+}
+
+static void put_flow(struct nlmsghdr *nlh, uint16_t type, const struct addr *src, const struct addr *dst,
+	uint16_t sport, uint16_t dport, uint8_t protocol)
+{
+	struct nlattr *tuple = mnl_attr_nest_start(nlh, type), *nest = mnl_attr_nest_start(nlh, CTA_TUPLE_IP);
+	bool v4 = src->family == AF_INET;
+
+	mnl_attr_put(nlh, v4 ? CTA_IP_V4_SRC : CTA_IP_V6_SRC, addr_size(src), src->bytes);
+	mnl_attr_put(nlh, v4 ? CTA_IP_V4_DST : CTA_IP_V6_DST, addr_size(dst), dst->bytes);
+	mnl_attr_nest_end(nlh, nest);
+	nest = mnl_attr_nest_start(nlh, CTA_TUPLE_PROTO);
+	mnl_attr_put_u8(nlh, CTA_PROTO_NUM, protocol);
+	mnl_attr_put_u16(nlh, CTA_PROTO_SRC_PORT, htons(sport));
+	mnl_attr_put_u16(nlh, CTA_PROTO_DST_PORT, htons(dport));
+	mnl_attr_nest_end(nlh, nest);
+	mnl_attr_nest_end(nlh, tuple);
+}
+
+static void answer_dump(uint32_t seq)
+{
+	struct nlmsghdr *nlh;
+
+	kernel.dumps++;
+	for (size_t i = 0; i < TABLE; i++) {
+		const struct flow *f = &kernel.table[i];
+
+		if (kernel.deleted[i])
+			continue;
+		nlh = header(buf + kernel.n, CT_NEW);
+		nlh->nlmsg_seq = seq;
+		mnl_nlmsg_put_extra_header(nlh, sizeof(struct nfgenmsg));
+		put_flow(nlh, CTA_TUPLE_ORIG, &f->original_src, &f->original_dst, f->original_sport,
+			f->original_dport, f->protocol);
+		put_flow(nlh, CTA_TUPLE_REPLY, &f->reply_src, &f->reply_dst, f->reply_sport, f->reply_dport,
+			f->protocol);
+		mnl_attr_put_u32(nlh, CTA_STATUS, htonl(f->status));
+		mnl_attr_put_u32(nlh, CTA_ID, htonl(f->id));
+		kernel.n += MNL_ALIGN(nlh->nlmsg_len);
+	}
+	nlh = (struct nlmsghdr *)(buf + kernel.n);
+	kernel.n = end_message(kernel.n, NLMSG_DONE, 0);
+	nlh->nlmsg_seq = seq;
+}
+
+static void answer_delete(const struct nlmsghdr *request)
+{
+	int code = -ENOENT;
+	struct nlattr *a;
+
+	kernel.deletes++;
+	mnl_attr_for_each(a, request, sizeof(struct nfgenmsg)) if (mnl_attr_get_type(a) == CTA_ID)
+	{
+		unsigned i = ntohl(mnl_attr_get_u32(a)) - 1;
+
+		assert_true(i < TABLE && !kernel.deleted[i]);
+		code = kernel.answer[i];
+		kernel.deleted[i] = !code;
+	}
+	kernel.n = end_message(0, NLMSG_ERROR, code);
+	((struct nlmsghdr *)buf)->nlmsg_seq = request->nlmsg_seq;
+}
+
+ssize_t mnl_socket_sendto(const struct mnl_socket *nl, const void *request, size_t len)
+{
+	const struct nlmsghdr *nlh = request;
+
+	(void)nl;
+	assert_int_equal(kernel.n, 0); /* what came before was read */
+	assert_int_equal(len, nlh->nlmsg_len);
+	if (kernel.send_fails) {
+		errno = kernel.send_fails;
+		kernel.send_fails = 0;
+		return -1;
+	}
+	if (nlh->nlmsg_type == (NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET))
+		answer_dump(nlh->nlmsg_seq);
+	else
+		answer_delete(nlh);
+	return (ssize_t)len;
+}
+
+ssize_t mnl_socket_recvfrom(const struct mnl_socket *nl, void *to, size_t len)
+{
+	size_t n = kernel.n;
+
+	(void)nl;
+	assert_true(n && n <= len);
+	memcpy(to, buf, n);
+	kernel.n = 0;
+	return (ssize_t)n;
+}
+
+/* A client of a Service, whose endpoint is 'endpoint' port 'port'. */
+static struct flow to_endpoint(uint32_t id, uint8_t protocol, const char *endpoint, uint16_t port)
+{
+	bool v4 = !strchr(endpoint, ':');
+	struct addr client = ip(v4 ? "10.244.1.5" : "fd00:1::5");
+
+	return (struct flow){.protocol = protocol,
+		.original_src = client,
+		.original_dst = ip(v4 ? "10.96.0.10" : "fd96::10"),
+		.original_sport = (uint16_t)(40000 + id),
+		.original_dport = 53,
+		.reply_src = ip(endpoint),
+		.reply_dst = client,
+		.reply_sport = port,
+		.reply_dport = (uint16_t)(40000 + id),
+		.status = FLOW_STATUS_OFFLOAD | FLOW_STATUS_DNAT,
+		.id = id};
+}
+
+static void new_kernel(void)
+{
+	memset(&kernel, 0, sizeof(kernel));
+	kernel.table[0] = to_endpoint(1, IPPROTO_UDP, "10.244.2.7", 5353);
+	kernel.table[1] = to_endpoint(2, IPPROTO_TCP, "10.244.2.7", 5353); /* TCP is never ended */
+	kernel.table[2] = to_endpoint(3, IPPROTO_UDP, "10.244.2.7", 5354);
+	kernel.table[3] = to_endpoint(4, IPPROTO_UDP, "10.244.2.8", 5353);
+	kernel.table[4] = to_endpoint(5, IPPROTO_UDP, "fd00:2::7", 443);
+	kernel.table[5] = to_endpoint(6, IPPROTO_UDP, "10.244.2.7", 5353);
+	kernel.table[5].status = FLOW_STATUS_DNAT; /* not offloaded, and the kernel does not filter */
+	kernel.table[6] = to_endpoint(7, IPPROTO_UDP, "10.244.2.7", 5353);
+}
+
+static void note_ended(void *arg, const struct flow *f)
+{
+	*(unsigned *)arg |= 1u << f->id;
+}
+
+static const char *deleted(void)
+{
+	static char text[TABLE + 1];
+
+	for (size_t i = 0; i < TABLE; i++)
+		text[i] = kernel.deleted[i] ? 'x' : '.';
+	return text;
+}
+
+static void test_end_udp(void **state)
+{
+	struct udp_endpoint from[] = {
+		{ip("10.244.2.7"), 5353}, {ip("10.244.2.9"), 5353}, {ip("fd00:2::7"), 443}};
+	struct conntrack *ct;
+	struct error err = {0};
+	unsigned ended = 0;
+
+	(void)state;
+	new_kernel();
+	assert_int_equal(conntrack_open(&ct, &err), 0);
+	for (size_t i = 1; i < ARRAY_SIZE(from); i++)
+		assert_true(udp_endpoint_cmp(&from[i - 1], &from[i]) < 0 &&
+			    udp_endpoint_cmp(&from[i], &from[i - 1]) > 0);
+	assert_int_equal(conntrack_end_udp(ct, from, ARRAY_SIZE(from), note_ended, &ended, &err), 3);
+	assert_string_equal(deleted(), "x...x.x");
+	assert_int_equal(ended, 1u << 1 | 1u << 5 | 1u << 7);
+	assert_int_equal(kernel.dumps, 1); /* however many endpoints there are */
+	assert_int_equal(conntrack_end_udp(ct, from, ARRAY_SIZE(from), note_ended, &ended, &err), 0);
+	assert_int_equal(kernel.deletes, 3);
+	/* Somebody else was first. */
+	new_kernel();
+	kernel.answer[0] = -ENOENT;
+	ended = 0;
+	assert_int_equal(conntrack_end_udp(ct, from, ARRAY_SIZE(from), note_ended, &ended, &err), 2);
+	assert_int_equal(ended, 1u << 5 | 1u << 7);
+	assert_false(conntrack_cannot_end(ct));
+	assert_int_equal(err.code, 0);
+	conntrack_close(ct);
+}
+
+/* Kernels before the fix: said, and never asked again. */
+static void test_kernel_that_cannot(void **state)
+{
+	struct udp_endpoint from[] = {{ip("10.244.2.7"), 5353}};
+	struct conntrack *ct;
+	struct error err = {0};
+	unsigned ended = 0;
+
+	(void)state;
+	new_kernel();
+	for (size_t i = 0; i < TABLE; i++)
+		kernel.answer[i] = -EBUSY;
+	assert_int_equal(conntrack_open(&ct, &err), 0);
+	assert_false(conntrack_cannot_end(ct));
+	for (unsigned i = 0; i < 3; i++) {
+		err = (struct error){0};
+		assert_int_equal(conntrack_end_udp(ct, from, 1, note_ended, &ended, &err), -EBUSY);
+		assert_string_equal(err.what, "this kernel cannot end offloaded connections");
+		assert_true(conntrack_cannot_end(ct));
+	}
+	assert_int_equal(kernel.dumps, 1);
+	assert_int_equal(kernel.deletes, 1);
+	assert_int_equal(ended, 0);
+	conntrack_close(ct);
+}
+
+static void test_end_fails(void **state)
+{
+	struct udp_endpoint from[] = {{ip("10.244.2.7"), 5353}};
+	struct conntrack *ct;
+	struct error err = {0};
+	unsigned ended = 0;
+
+	(void)state;
+	new_kernel();
+	kernel.answer[0] = -EPERM;
+	assert_int_equal(conntrack_open(&ct, &err), 0);
+	assert_int_equal(conntrack_end_udp(ct, from, 1, note_ended, &ended, &err), -EPERM);
+	assert_non_null(strstr(err.what, "Operation not permitted"));
+	assert_int_equal(kernel.closed, 0); /* the kernel has answered */
+	/* The next call asks again, and a request that got nowhere has it open another socket. */
+	kernel.send_fails = ENOBUFS;
+	assert_int_equal(conntrack_end_udp(ct, from, 1, note_ended, &ended, &err), -ENOBUFS);
+	assert_int_equal(kernel.closed, 1);
+	kernel.answer[0] = 0;
+	assert_int_equal(conntrack_end_udp(ct, from, 1, note_ended, &ended, &err), 2);
+	assert_string_equal(deleted(), "x.....x");
+	assert_int_equal(kernel.opened, 2);
+	assert_false(conntrack_cannot_end(ct));
+	conntrack_close(ct);
+	assert_int_equal(kernel.closed, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -355,6 +720,11 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_damage),
 		cmocka_unit_test(test_request),
+		cmocka_unit_test(test_delete_request),
+		cmocka_unit_test(test_ack),
+		cmocka_unit_test(test_end_udp),
+		cmocka_unit_test(test_kernel_that_cannot),
+		cmocka_unit_test(test_end_fails),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
