@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "controller/agent.h"
 #include "controller/config_file.h"
+#include "controller/ended_flows.h"
 #include "controller/http.h"
 #include "controller/node_events.h"
 #include "controller/status.h"
@@ -43,6 +44,7 @@ struct runner {
 	struct node_events node_events;
 	struct events *events;
 	struct flow_totals flows;
+	struct ended_flows ended;
 	uint64_t figures_read; /* monotonic us of the last look at the kernel's counters, 0: none */
 	size_t config_warnings;
 	char figures_problem[512];
@@ -82,11 +84,15 @@ static int probe(void *arg, struct facts *f, struct error *err)
 /* Arms the timer for the next step, or none when there is nothing to wait for. */
 static void arm(struct runner *r)
 {
-	int64_t wait = agent_wait(&r->agent), look = node_events_wait(&r->node_events, monotonic(NULL));
+	uint64_t t = monotonic(NULL);
+	int64_t waits[] = {
+		agent_wait(&r->agent), node_events_wait(&r->node_events, t), ended_flows_wait(&r->ended, t)};
+	int64_t wait = -1;
 	struct timeval tv;
 
-	if (wait < 0 || (look >= 0 && look < wait))
-		wait = look;
+	for (size_t i = 0; i < ARRAY_SIZE(waits); i++)
+		if (wait < 0 || (waits[i] >= 0 && waits[i] < wait))
+			wait = waits[i];
 	tv.tv_sec = wait / 1000000;
 	tv.tv_usec = wait % 1000000;
 	if (wait < 0)
@@ -127,6 +133,36 @@ static void read_figures(struct runner *r)
 	snprintf(r->figures_problem, sizeof(r->figures_problem), "%s", n < 0 ? error_text(&err) : "");
 }
 
+/* What it carried until its end is counted, which the next look at the kernel's counters would miss. */
+static void on_ended(void *arg, const struct flow *f)
+{
+	char src[ADDR_TEXT_SIZE], dst[ADDR_TEXT_SIZE], endpoint[ADDR_TEXT_SIZE];
+
+	count_flow(arg, f);
+	log_debug("ended UDP from %s port %u to %s port %u: its endpoint %s port %u vanished",
+		addr_text(&f->original_src, src), f->original_sport, addr_text(&f->original_dst, dst),
+		f->original_dport, addr_text(&f->reply_src, endpoint), f->reply_sport);
+}
+
+/* Behind the agent's step: what the change that ended them asks of the kernel's rules is done by then. */
+static void end_flows(struct runner *r)
+{
+	const struct udp_endpoint *vanished;
+	struct error err = {0};
+	size_t n;
+	int code;
+
+	if (!ended_flows_step(&r->ended, monotonic(NULL), &vanished, &n))
+		return;
+	/* Where nothing is offloaded there is nothing to end. */
+	if (!r->conntrack || !r->agent.ready || !r->agent.plan->ruleset.present)
+		return;
+	code = conntrack_end_udp(r->conntrack, vanished, n, on_ended, r, &err);
+	if (ended_flows_result(&r->ended, monotonic(NULL), code, &err))
+		log_warning("%s; UDP of endpoints that vanished stays offloaded until it is idle",
+			error_text(&err));
+}
+
 /* Where flows are offloaded, and nowhere else, next hops are kept resolved. */
 static void keep_resolved(struct runner *r)
 {
@@ -150,6 +186,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	agent_step(&r->agent);
 	keep_resolved(r);
+	end_flows(r);
 	if (node_events_step(&r->node_events, &r->agent, monotonic(NULL), &event))
 		events_record(r->events, &event);
 	/* The base of the flows' sums: what was offloaded before this process is not counted by it. */
@@ -271,6 +308,7 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 		.cluster = r->cluster,
 		.source = &source,
 		.flows = &r->flows,
+		.ended = &r->ended,
 		.events = events_results(r->events),
 		.config_warnings = r->config_warnings,
 	};
@@ -397,6 +435,7 @@ static void close_all(struct runner *r)
 			event_free(events[i]);
 	agent_done(&r->agent);
 	flow_totals_done(&r->flows);
+	ended_flows_done(&r->ended);
 	backend_free(r->backend);
 	if (r->nft_monitor)
 		nft_monitor_close(r->nft_monitor);
@@ -415,6 +454,7 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 {
 	struct agent_edges edges = {
 		.now = monotonic, .wall = wall, .refresh = refresh, .probe = probe, .arg = r};
+	struct cluster_observer observer;
 	const char *host;
 	struct utsname uts;
 	int n;
@@ -424,6 +464,9 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 		abort();
 	r->timer = evtimer_new(r->base, on_timer, r);
 	r->cluster = cluster_new();
+	ended_flows_init(&r->ended, r->cluster);
+	observer = ended_flows_observer(&r->ended);
+	cluster_observe(r->cluster, &observer);
 	n = open_kernel(r, err);
 	agent_init(&r->agent, node, config, r->cluster, r->backend, &edges);
 	if (uname(&uts) == 0)

@@ -67,6 +67,9 @@ static void each(struct writer *w, const char *name, const char *type, const cha
 
 static void write_flows(struct writer *w, const struct metrics_input *in)
 {
+	const char *const end_names[] = {"endpoint"}, *const failure_names[] = {"unsupported", "other"};
+	const uint64_t failures[] = {in->ended->cannot, in->ended->failures - in->ended->cannot};
+
 	each(w, "offload_inserts_total", "counter",
 		"Insertions of flows into the flowtable; a flow may be inserted several times.", "type",
 		traffic_type_names, in->agent->figures.inserts, TRAFFIC_TYPES);
@@ -76,6 +79,10 @@ static void write_flows(struct writer *w, const struct metrics_input *in)
 		"type", traffic_type_names, in->flows->bytes, TRAFFIC_TYPES);
 	each(w, "offloaded_packets_total", "counter", "Packets of offloaded connections, both directions.",
 		"type", traffic_type_names, in->flows->packets, TRAFFIC_TYPES);
+	each(w, "flows_ended_total", "counter", "Offloaded connections that were ended, by reason.", "reason",
+		end_names, &in->ended->ended, ARRAY_SIZE(end_names));
+	each(w, "flow_end_failures_total", "counter", "Failures to end offloaded connections, by reason.",
+		"reason", failure_names, failures, ARRAY_SIZE(failure_names));
 }
 
 static void write_plan(struct writer *w, const struct metrics_input *in)
@@ -117,7 +124,8 @@ static void write_plan(struct writer *w, const struct metrics_input *in)
 	gauge(w, "flowtable_supported", "Whether this kernel has flowtables.",
 		in->agent->facts.features.flowtable);
 	gauge(w, "warnings", "Conditions that an operator should look at; `slipstream status` lists them.",
-		p->warnings_total + in->config_warnings + (in->agent->figures.config_error[0] != '\0'));
+		p->warnings_total + in->config_warnings + (in->agent->figures.config_error[0] != '\0') +
+			in->ended->cannot);
 }
 
 static void write_duration(struct writer *w, const struct agent_figures *f)

@@ -4,6 +4,7 @@
 
 #include "base/strbuf.h"
 #include "controller/agent.h"
+#include "controller/ended_flows.h"
 #include "controller/flow_totals.h"
 #include "k8s/event_queue.h"
 #include "k8s/source.h"
@@ -19,6 +20,7 @@ struct metrics_input {
 	const struct cluster *cluster;
 	const struct source_status *source;
 	const struct flow_totals *flows;
+	const struct ended_flows *ended;
 	const uint64_t *events; /* EVENT_RESULTS of them */
 	size_t config_warnings;
 };

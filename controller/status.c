@@ -157,6 +157,16 @@ static void add_sync(struct json_object *root, const struct agent_figures *f)
 	put_text(o, "probeError", f->probe_error);
 }
 
+static void add_ended(struct json_object *root, const struct ended_flows *e)
+{
+	struct json_object *o = add_object(root, "endedFlows");
+
+	put_u64(o, "endpoint", e->ended);
+	put_u64(o, "failures", e->failures);
+	put_bool(o, "unsupported", e->cannot);
+	put_text(o, "error", e->problem);
+}
+
 static void add_source(struct json_object *root, const struct source_status *s, const struct cluster *cluster)
 {
 	struct json_object *o = add_object(root, "source"), *array, *r;
@@ -220,7 +230,10 @@ void status_json(const struct metrics_input *in, struct strbuf *out)
 	}
 	if (a->figures.config_error[0])
 		add_warning(warnings, "configuration", a->figures.config_error);
+	if (in->ended->cannot)
+		add_warning(warnings, "kernel", in->ended->problem);
 	add_sync(root, &a->figures);
+	add_ended(root, in->ended);
 	add_source(root, in->source, in->cluster);
 	o = add_object(root, "config");
 	put_u64(o, "reloads", a->figures.reloads);

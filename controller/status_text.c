@@ -192,6 +192,17 @@ static void print_sync(struct json_object *root, struct strbuf *out)
 			strbuf_printf(out, "sync error: %s\n", text(o, errors[i]));
 }
 
+static void print_ended(struct json_object *root, struct strbuf *out)
+{
+	struct json_object *o = get(root, "endedFlows");
+
+	if (number(o, "endpoint"))
+		strbuf_printf(out, "ended: %" PRIu64 " UDP connections of endpoints that vanished\n",
+			number(o, "endpoint"));
+	if (*text(o, "error"))
+		strbuf_printf(out, "ending connections: %s\n", text(o, "error"));
+}
+
 static void print_source(struct json_object *root, struct strbuf *out)
 {
 	struct json_object *o = get(root, "source"), *resources = get(o, "resources");
@@ -253,6 +264,7 @@ int status_text(const char *json, size_t len, struct strbuf *out, struct error *
 	print_types(root, out);
 	print_devices(root, out);
 	print_sync(root, out);
+	print_ended(root, out);
 	print_source(root, out);
 	print_warnings(root, out);
 	json_object_put(root);

@@ -20,6 +20,7 @@ struct world {
 	struct cluster *cluster;
 	struct source_status source;
 	struct flow_totals flows;
+	struct ended_flows ended;
 	uint64_t events[EVENT_RESULTS];
 	struct metrics_input in;
 };
@@ -45,6 +46,7 @@ static int setup(void **state)
 		.cluster = w->cluster,
 		.source = &w->source,
 		.flows = &w->flows,
+		.ended = &w->ended,
 		.events = w->events};
 	*state = w;
 	return 0;
@@ -84,6 +86,7 @@ static void test_samples(void **state)
 	w->source.resources[OBJECT_NODE].watch_starts = 5;
 	w->source.failures[SOURCE_FAILURE_FORBIDDEN] = 2;
 	w->events[EVENT_AGGREGATED] = 6;
+	w->ended = (struct ended_flows){.ended = 9, .failures = 4, .cannot = true};
 	text = text_of(w, false);
 	assert_non_null(strstr(
 		text, "\nslipstream_offload_inserts_total{type=\"pod-to-pod\"} 18446744073709551615\n"));
@@ -100,6 +103,9 @@ static void test_samples(void **state)
 	assert_non_null(strstr(text, "\nslipstream_watch_restarts_total{resource=\"services\"} 0\n"));
 	assert_non_null(strstr(text, "\nslipstream_source_failures_total{reason=\"forbidden\"} 2\n"));
 	assert_non_null(strstr(text, "\nslipstream_events_total{result=\"aggregated\"} 6\n"));
+	assert_non_null(strstr(text, "\nslipstream_flows_ended_total{reason=\"endpoint\"} 9\n"));
+	assert_non_null(strstr(text, "\nslipstream_flow_end_failures_total{reason=\"unsupported\"} 1\n"));
+	assert_non_null(strstr(text, "\nslipstream_flow_end_failures_total{reason=\"other\"} 3\n"));
 	assert_null(strstr(text, "# EOF"));
 	free(text);
 }
@@ -217,6 +223,7 @@ static void test_status(void **state)
 	snprintf(w->agent.figures.last_actor, sizeof(w->agent.figures.last_actor), "nft \033[2J (pid 3)");
 	snprintf(w->agent.figures.config_error, sizeof(w->agent.figures.config_error), "c.yaml:3: bad");
 	w->agent.ready = true;
+	w->ended = (struct ended_flows){.ended = 9, .failures = 1, .cannot = true, .problem = "it cannot"};
 	status_json(&w->in, &json);
 	root = json_tokener_parse(json.data);
 	assert_true(json_object_object_get_ex(root, "types", &types));
@@ -224,6 +231,9 @@ static void test_status(void **state)
 	assert_true(json_object_object_get_ex(
 		json_object_array_get_idx(types, TYPE_NODE_TO_POD), "inserts", &value));
 	assert_int_equal(json_object_get_int64(value), 12345);
+	assert_true(json_object_object_get_ex(root, "endedFlows", &types));
+	assert_true(json_object_object_get_ex(types, "unsupported", &value));
+	assert_true(json_object_get_boolean(value));
 	json_object_put(root);
 
 	assert_int_equal(status_text(json.data, json.len, &text, NULL), 0);
@@ -231,6 +241,8 @@ static void test_status(void **state)
 	assert_non_null(strstr(text.data, "12345"));
 	assert_non_null(strstr(text.data, "eth0    uplink  failed"));
 	assert_non_null(strstr(text.data, "configuration: c.yaml:3: bad"));
+	assert_non_null(strstr(text.data, "ended: 9 UDP connections"));
+	assert_non_null(strstr(text.data, "kernel: it cannot"));
 	assert_non_null(strstr(text.data, "1 repairs (last: nft ?[2J (pid 3))"));
 	assert_null(strchr(text.data, '\033'));
 	strbuf_done(&json);
