@@ -24,6 +24,7 @@
 #define RETRY_MIN (1 * SECOND)
 #define DEVICE_RETRY_MIN (5 * SECOND)
 #define RETRY_MAX (60 * SECOND)
+#define VERIFY_PERIOD (60 * SECOND)
 #define MINUTE (60 * SECOND)
 #define REPAIRS_SAID 10 /* per minute */
 
@@ -113,8 +114,8 @@ void agent_note(struct agent *a, enum agent_input input)
 		at = now(a) + FACTS_DELAY;
 	else if (input == AGENT_FEATURES)
 		at = max_u64(now(a) + FEATURES_DELAY, a->last_probe + PROBE_GAP);
-	else if (input == AGENT_TOUCHED && a->last_repair)
-		at = max_u64(at, a->last_repair + REPAIR_GAP);
+	else if (input == AGENT_TOUCHED)
+		at = max_u64(at, max_u64(a->last_repair, a->last_failure) + REPAIR_GAP);
 	note_at(a, input, at);
 }
 
@@ -178,8 +179,8 @@ static enum sync_failure failure_of(int code)
 	return SYNC_FAILURE_OTHER;
 }
 
-/* Counts a failure, says it once per change of its text, and has 'input' noted again. */
-static void record_failure(struct agent *a, enum sync_failure reason, const struct error *err,
+/* Counts a failure, says it once per change of its text, and has 'input' noted again. Returns when that will be. */
+static uint64_t record_failure(struct agent *a, enum sync_failure reason, const struct error *err,
 	char present[AGENT_ERROR_SIZE], unsigned *tries, enum agent_input input)
 {
 	uint64_t delay = backoff((*tries)++, RETRY_MIN);
@@ -191,6 +192,7 @@ static void record_failure(struct agent *a, enum sync_failure reason, const stru
 		log_error("%s; what the kernel has stays, next try in %" PRIu64 " s", text, delay / SECOND);
 	}
 	note_at(a, input, now(a) + delay);
+	return now(a) + delay;
 }
 
 /* 1: changed, 0: equal, negative: failed and recorded. */
@@ -405,15 +407,27 @@ static void record_repair(struct agent *a, const struct sync_result *result)
 	}
 }
 
+static void record_sync(struct agent *a, const struct sync_result *result, double seconds)
+{
+	struct agent_figures *f = &a->figures;
+
+	record_duration(f, seconds);
+	f->last_sync = a->edges.wall(a->edges.arg);
+	f->syncs[result->messages ? SYNC_CHANGED : SYNC_UNCHANGED]++;
+	f->messages += result->messages;
+	if (!result->messages)
+		return;
+	f->last_change = f->last_sync;
+	log_debug("synced: %u messages, %u elements added, %u removed, %u chains, %u devices added, "
+		  "%u removed",
+		result->messages, result->elements_added, result->elements_removed, result->chains_rewritten,
+		result->devices_added, result->devices_removed);
+}
+
 static void record_success(struct agent *a, const struct sync_result *result)
 {
 	struct agent_figures *f = &a->figures;
 
-	f->last_sync = a->edges.wall(a->edges.arg);
-	f->syncs[result->messages ? SYNC_CHANGED : SYNC_UNCHANGED]++;
-	f->messages += result->messages;
-	if (result->messages)
-		f->last_change = f->last_sync;
 	record_repair(a, result);
 	a->programmed = a->plan->ruleset.present;
 	a->delta_lost = false;
@@ -427,15 +441,11 @@ static void record_success(struct agent *a, const struct sync_result *result)
 		log_info("the kernel is programmed again");
 	f->sync_error[0] = '\0';
 	a->sync_tries = 0;
+	a->last_failure = a->retry_at = 0;
 	if (!a->ready)
 		log_info("ready: %zu devices, %zu pairs", a->plan->ruleset.n_devices,
 			a->plan->ruleset.sets[SET_PAIRS].n);
 	a->ready = true;
-	if (result->messages)
-		log_debug("synced: %u messages, %u elements added, %u removed, %u chains, %u devices added, "
-			  "%u removed",
-			result->messages, result->elements_added, result->elements_removed,
-			result->chains_rewritten, result->devices_added, result->devices_removed);
 }
 
 /*
@@ -447,11 +457,12 @@ static bool must_look(int code)
 	return code == -ESTALE || code == -ENOENT || code == -EEXIST || code == -ENOBUFS;
 }
 
-/* What changed; or, where that is not enough to know, all of it. */
-static int sync_backend(struct agent *a, struct sync_result *ret, struct error *err)
+/* What changed; or, where that is not enough to know, all of it: '*ret_looked' then. */
+static int sync_backend(struct agent *a, struct sync_result *ret, bool *ret_looked, struct error *err)
 {
 	int r;
 
+	*ret_looked = false;
 	/* Nothing of ours can be in a kernel without nf_tables. */
 	if (!a->backend || !a->facts.features.nftables)
 		return 0;
@@ -461,33 +472,61 @@ static int sync_backend(struct agent *a, struct sync_result *ret, struct error *
 		memset(err, 0, sizeof(*err));
 		planner_refresh(a->planner);
 		r = backend_sync(a->backend, &a->plan->ruleset, ret, err);
+		*ret_looked = true;
 	}
 	return r;
 }
 
-static void sync_kernel(struct agent *a, uint64_t start)
+/* 'verify': nobody asked for it; where nothing differs it counts as no sync. */
+static void sync_kernel(struct agent *a, uint64_t start, bool verify)
 {
 	struct sync_result result = {0};
 	struct error err = {0};
+	bool looked;
 	int r;
 
 	a->sync_needed = false;
 	a->due[AGENT_RETRY] = 0;
-	r = sync_backend(a, &result, &err);
-	record_duration(&a->figures, (double)(now(a) - start) / SECOND);
+	r = sync_backend(a, &result, &looked, &err);
 	if (r < 0) {
+		record_duration(&a->figures, (double)(now(a) - start) / SECOND);
 		a->delta_lost = true;
 		a->figures.syncs[SYNC_FAILED]++;
 		a->sync_needed = true;
 		a->figures.sync_failure = failure_of(r);
-		record_failure(
+		a->last_failure = now(a);
+		a->due[AGENT_VERIFY] = 0;
+		a->retry_at = record_failure(
 			a, a->figures.sync_failure, &err, a->figures.sync_error, &a->sync_tries, AGENT_RETRY);
 	} else {
+		if (!verify || result.messages)
+			record_sync(a, &result, (double)(now(a) - start) / SECOND);
 		record_success(a, &result);
 		record_devices(a, &result);
 	}
+	if (r >= 0 && looked) {
+		a->figures.last_verified = a->edges.wall(a->edges.arg);
+		a->due[AGENT_VERIFY] = a->programmed ? now(a) + VERIFY_PERIOD : 0;
+	}
 	ruleset_delta_clear(&a->delta);
 	sync_result_done(&result);
+}
+
+/*
+ * After a failure, whether this is a time to try again: its own, or 'news' that the kernel may answer otherwise. What was
+ * refused may not be in a plan that changed; a cluster that changes all the time is no reason to try all the time.
+ */
+static bool may_sync(struct agent *a, uint64_t start, bool news)
+{
+	if (!a->retry_at || start >= a->retry_at || news)
+		return true;
+	if (ruleset_delta_empty(&a->delta))
+		return false;
+	if (start - a->last_failure >= RETRY_MIN)
+		return true;
+	a->retry_at = a->last_failure + RETRY_MIN;
+	note_at(a, AGENT_RETRY, a->retry_at);
+	return false;
 }
 
 /*
@@ -499,11 +538,47 @@ static bool knows_enough(const struct cluster *c)
 	return cluster_synced(c, OBJECT_NODE) && cluster_synced(c, OBJECT_SERVICE);
 }
 
+/* Brings the inputs in. Returns whether the kernel may answer otherwise than it did. */
+static bool take_inputs(struct agent *a, const bool ripe[AGENT_INPUTS])
+{
+	bool news = ripe[AGENT_CONFIG] || ripe[AGENT_TOUCHED];
+
+	if (ripe[AGENT_FEATURES] && probe_features(a) > 0)
+		a->base_changed = news = true;
+	if (ripe[AGENT_FACTS] && refresh_facts(a) > 0)
+		a->base_changed = true;
+	if (ripe[AGENT_CONFIG])
+		a->base_changed = true;
+	a->plan_needed |= a->base_changed;
+	if (ripe[AGENT_CLUSTER] && (!a->planned || cluster_generation(a->cluster) != a->planned_generation))
+		a->plan_needed = true;
+	if (ripe[AGENT_TOUCHED])
+		a->touched = a->sync_needed = true;
+	if (a->backend && (ripe[AGENT_TOUCHED] || ripe[AGENT_VERIFY]))
+		backend_forget(a->backend);
+	return news;
+}
+
+static void sync_if_needed(struct agent *a, uint64_t start, bool news, bool verify)
+{
+	bool asked = a->plan_needed || a->sync_needed;
+
+	if (a->plan_needed)
+		update_plan(a);
+	a->plan_needed = false;
+	if (!asked && !verify)
+		return;
+	if (may_sync(a, start, news))
+		sync_kernel(a, start, !asked);
+	else
+		a->sync_needed = true;
+}
+
 void agent_step(struct agent *a)
 {
 	uint64_t start = now(a);
 	bool ripe[AGENT_INPUTS];
-	bool any = false;
+	bool any = false, news;
 	uint64_t cost;
 
 	for (size_t i = 0; i < AGENT_INPUTS; i++) {
@@ -514,31 +589,10 @@ void agent_step(struct agent *a)
 	}
 	if (!any)
 		return;
-	if (ripe[AGENT_FEATURES] && probe_features(a) > 0)
-		a->base_changed = true;
-	if (ripe[AGENT_FACTS] && refresh_facts(a) > 0)
-		a->base_changed = true;
-	if (ripe[AGENT_CONFIG])
-		a->base_changed = true;
-	a->plan_needed |= a->base_changed;
-	if (ripe[AGENT_CLUSTER] && (!a->planned || cluster_generation(a->cluster) != a->planned_generation))
-		a->plan_needed = true;
-	if (ripe[AGENT_TOUCHED]) {
-		if (a->backend)
-			backend_forget(a->backend);
-		a->touched = true;
-		a->sync_needed = true;
-	}
+	news = take_inputs(a, ripe);
 	/* To remove what is there because the configuration says so takes no cluster. */
-	if ((a->config.enabled && !knows_enough(a->cluster)) || !a->have_facts || !a->have_features)
-		goto out;
-	if (a->plan_needed)
-		update_plan(a);
-	if (a->plan_needed || a->sync_needed) {
-		a->plan_needed = false;
-		sync_kernel(a, start);
-	}
-out:
+	if ((!a->config.enabled || knows_enough(a->cluster)) && a->have_facts && a->have_features)
+		sync_if_needed(a, start, news, ripe[AGENT_VERIFY]);
 	a->last_end = now(a);
 	cost = a->last_end - start;
 	a->gap = cost * GAP_FACTOR < GAP_MIN ? GAP_MIN : cost * GAP_FACTOR;

@@ -13,14 +13,16 @@
  *
  * The loop (cmd_run.c) notes inputs with agent_note(), waits as long as agent_wait() says and calls
  * agent_step(), which refreshes what was noted, plans, syncs the backend once and records the outcome. With
- * nothing noted and nothing to repeat agent_wait() is -1: no wake-up. Tests drive the same functions with a
+ * nothing noted and nothing to repeat the next wake-up is a verification: 60 s after the last look at the kernel there is
+ * another, while there shall be a table; it sends nothing unless something differs, of which nobody was told. Tests drive the same functions with a
  * clock of their own and the in-memory backend.
  *
  * Timing: an input after a quiet time waits 2 ms for its companions (facts: 30 ms, one pod makes a dozen
  * notifications); under churn the pause between two steps is ten times the cost of the last one, 10 to
- * 100 ms. A failed sync is repeated after 1, 2, 4 ... 60 s, refused devices after 5, 10 ... 60 s and with
- * every change of the facts, a kernel without flowtables is asked again after 60 s. Two repairs are at least
- * 500 ms apart, two probes of the kernel 10 s.
+ * 100 ms. A failed sync is repeated after 1, 2, 4 ... 60 s; before that only for what can matter to it: at once for
+ * another configuration, other features of the kernel, and a table that somebody touched, a second after the failure for
+ * a plan that changed. Refused devices are tried again after 5, 10 ... 60 s and with every change of the facts, a kernel
+ * without flowtables is asked again after 60 s. Two repairs are at least 500 ms apart, two probes of the kernel 10 s.
  *
  * A repair is what a look at the kernel found other than it shall be, less what the plan changed since the last
  * sync. Ten per minute are logged; more are a number.
@@ -35,6 +37,7 @@ enum agent_input {
 	AGENT_CONFIG,   /* set by agent_set_config() */
 	AGENT_TOUCHED,  /* set by agent_touched() */
 	AGENT_RETRY,    /* set by the agent itself */
+	AGENT_VERIFY,   /* likewise */
 	AGENT_INPUTS
 };
 
@@ -79,7 +82,8 @@ struct agent_figures {
 	double last_duration; /* seconds */
 	double last_sync;     /* Unix time of the last one that did not fail, 0: none yet */
 	double last_change;   /* Unix time of the last one that sent something */
-	uint64_t messages;    /* nf_tables messages */
+	double last_verified; /* Unix time of the last look that found, or made, everything as it shall be; 0: none */
+	uint64_t messages; /* nf_tables messages */
 	uint64_t repairs;
 	uint64_t repaired[REPAIR_KINDS]; /* repairs by what they put right; one may be of several kinds */
 	char last_actor[ACTORS_SIZE];    /* who made the last repair necessary, "" unknown */
@@ -110,6 +114,7 @@ struct agent {
 	/* Private. */
 	uint64_t due[AGENT_INPUTS]; /* 0: not noted */
 	uint64_t last_end, gap, last_probe, last_repair, said_since;
+	uint64_t last_failure, retry_at; /* of a sync; 0: the last one did not fail */
 	uint64_t planned_generation;
 	unsigned sync_tries, facts_tries, probe_tries, device_tries;
 	unsigned repairs_said, repairs_unsaid; /* since 'said_since' */

@@ -155,6 +155,9 @@ static void write_sync(struct writer *w, const struct agent *a)
 	family(w, "last_sync_timestamp_seconds", "gauge",
 		"Unix time of the last synchronisation that did not fail, 0 before it.");
 	sample_seconds(w, "last_sync_timestamp_seconds", "", f->last_sync);
+	family(w, "last_verification_timestamp_seconds", "gauge",
+		"Unix time at which the kernel was last looked at and held what it shall hold, 0 before it.");
+	sample_seconds(w, "last_verification_timestamp_seconds", "", f->last_verified);
 	write_duration(w, f);
 	each(w, "syncs_total", "counter", "Synchronisations of the kernel by result.", "result",
 		sync_outcome_names, f->syncs, SYNC_OUTCOMES);

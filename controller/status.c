@@ -143,6 +143,7 @@ static void add_sync(struct json_object *root, const struct agent_figures *f)
 
 	put_time(o, "last", f->last_sync);
 	put_time(o, "lastChange", f->last_change);
+	put_time(o, "lastVerified", f->last_verified);
 	put(o, "lastDuration", json_object_new_double(f->last_duration));
 	for (size_t i = 0; i < SYNC_OUTCOMES; i++)
 		put_u64(o, sync_outcome_names[i], f->syncs[i]);

@@ -54,7 +54,7 @@ static bool truth(struct json_object *o, const char *key)
 /* "12 s ago", "never" */
 static const char *ago(struct json_object *o, const char *key)
 {
-	static char buf[2][40];
+	static char buf[3][40];
 	static unsigned next;
 	char *to = buf[next++ % ARRAY_SIZE(buf)];
 	double then = json_object_get_double(get(o, key));
@@ -179,10 +179,10 @@ static void print_sync(struct json_object *root, struct strbuf *out)
 	struct json_object *o = get(root, "sync");
 
 	strbuf_printf(out,
-		"\nsync: last %s, last change %s; %" PRIu64 " changed, %" PRIu64 " unchanged, %" PRIu64
-		" failed",
-		ago(o, "last"), ago(o, "lastChange"), number(o, "changed"), number(o, "unchanged"),
-		number(o, "failed"));
+		"\nsync: last %s, last change %s, verified %s; %" PRIu64 " changed, %" PRIu64
+		" unchanged, %" PRIu64 " failed",
+		ago(o, "last"), ago(o, "lastChange"), ago(o, "lastVerified"), number(o, "changed"),
+		number(o, "unchanged"), number(o, "failed"));
 	strbuf_printf(out, "; %" PRIu64 " repairs", number(o, "repairs"));
 	if (*text(o, "lastRepairBy"))
 		strbuf_printf(out, " (last: %s)", text(o, "lastRepairBy"));

@@ -154,6 +154,14 @@ static inline unsigned run(struct world *w, uint64_t us)
 	return steps;
 }
 
+/* Nothing is to be done before the next input, but for the verification of a minute. */
+static inline void assert_idle(struct world *w)
+{
+	for (size_t i = 0; i < AGENT_INPUTS; i++)
+		if (i != AGENT_VERIFY)
+			assert_int_equal(w->agent.due[i], 0);
+}
+
 static inline int setup(void **state)
 {
 	struct world *w = xcalloc(1, sizeof(*w));

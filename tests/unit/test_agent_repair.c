@@ -213,6 +213,109 @@ static void test_storm(void **state)
 	assert_as_planned(w);
 }
 
+/* A change of which nobody was told is found within a minute. */
+static void test_verification(void **state)
+{
+	struct world *w = *state;
+
+	memory_backend_tamper_element(w->backend, SET_CLUSTER_IPS4, &stray, true);
+	run(w, 50ull * SECOND);
+	assert_int_equal(w->agent.figures.repairs, 0);
+	run(w, 10ull * SECOND);
+	assert_repaired(w, 1, 1u << REPAIR_ELEMENT);
+	assert_string_equal(w->agent.figures.last_actor, "");
+	/* The next one comes a minute after any look. */
+	agent_touched(&w->agent, "nft (pid 7)");
+	run(w, SECOND);
+	assert_in_range(agent_wait(&w->agent), 55ull * SECOND, 60ull * SECOND);
+	assert_idle(w);
+}
+
+/* A plan that needs no table has nothing to verify, and one that fails is a failure like any other. */
+static void test_verification_fails(void **state)
+{
+	struct world *w = *state;
+
+	memory_backend_drop_table(w->backend);
+	memory_backend_fail_next(w->backend, -EPERM, "table inet slipstream");
+	run(w, 60ull * SECOND);
+	assert_int_equal(w->agent.figures.failures[SYNC_FAILURE_PERMISSION], 1);
+	run(w, 2 * SECOND);
+	assert_repaired(w, 1, 1u << REPAIR_TABLE);
+	w->agent.config.enabled = false;
+	agent_note(&w->agent, AGENT_CONFIG);
+	run(w, SECOND);
+	assert_false(memory_backend_ruleset(w->backend)->present);
+	run(w, 60ull * SECOND);
+	assert_int_equal(agent_wait(&w->agent), -1);
+}
+
+static int refuse_all(void *arg, enum memory_point at, const char *object)
+{
+	(void)object;
+	return at == MEMORY_COMMIT ? *(int *)arg : 0;
+}
+
+static void fail_for_a_while(struct world *w, int *code)
+{
+	memory_backend_on_fault(w->backend, refuse_all, code);
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	run(w, 40ull * SECOND);
+	assert_int_equal(w->agent.figures.syncs[SYNC_FAILED], 6); /* at 0, 1, 3, 7, 15, 31 s */
+	assert_in_range(agent_wait(&w->agent), 20ull * SECOND, 24ull * SECOND);
+}
+
+/* Until its time a sync that failed is not tried for what has nothing to do with it. */
+static void test_backoff_is_kept(void **state)
+{
+	struct world *w = *state;
+	int code = -EPERM;
+	uint64_t failed;
+
+	fail_for_a_while(w, &code);
+	failed = w->agent.figures.syncs[SYNC_FAILED];
+	for (int i = 0; i < 100; i++) {
+		put_node(w, "n2", "10.0.2.0/24", "192.168.0.2"); /* a heartbeat */
+		agent_note(&w->agent, AGENT_CLUSTER);
+		agent_note(&w->agent, AGENT_FACTS);
+		run(w, 100 * MS);
+	}
+	assert_int_equal(w->agent.figures.syncs[SYNC_FAILED], failed);
+	/* Services that come and go are, once a second. */
+	for (int i = 0; i < 50; i++) {
+		put_service(w, "web", i % 2 ? "10.96.0.7" : "10.96.0.8");
+		agent_note(&w->agent, AGENT_CLUSTER);
+		run(w, 100 * MS);
+	}
+	assert_in_range(w->agent.figures.syncs[SYNC_FAILED] - failed, 4, 6);
+	memory_backend_on_fault(w->backend, NULL, NULL);
+	run(w, 61ull * SECOND);
+	assert_as_planned(w);
+	assert_idle(w);
+}
+
+/* At once: what an operator does against it. */
+static void test_backoff_ends_early(void **state)
+{
+	struct world *w = *state;
+	int code = -EEXIST;
+
+	fail_for_a_while(w, &code);
+	memory_backend_on_fault(w->backend, NULL, NULL);
+	agent_touched(&w->agent, "nft (pid 7)");
+	run(w, 100 * MS);
+	assert_as_planned(w);
+	memory_backend_drop_table(w->backend);
+	agent_touched(&w->agent, "nft (pid 7)");
+	w->agent.figures.syncs[SYNC_FAILED] = 0;
+	fail_for_a_while(w, &code);
+	memory_backend_on_fault(w->backend, NULL, NULL);
+	agent_note(&w->agent, AGENT_CONFIG);
+	run(w, 100 * MS);
+	assert_as_planned(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -225,6 +328,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refused_devices_do_not_count, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_before_it_was_told, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_storm, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_verification, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_verification_fails, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_backoff_is_kept, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_backoff_ends_early, setup_synced, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
