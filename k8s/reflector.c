@@ -237,7 +237,14 @@ static void stream_failed(struct reflector *r, const struct reflector_input *in,
 		start_list(r, in, now, out);
 	} else if (!wait && (in->code == 400 || in->code == 422 || event ||
 				    ++r->failures == REFLECTOR_WATCH_FAILURES)) {
-		list_instead(r, in, now, out);
+		if (!asked_wait(in)) {
+			list_instead(r, in, now, out);
+			return;
+		}
+		r->watchlist = false;
+		r->failures = 0;
+		out->actions |= REFLECTOR_NO_WATCHLIST | REFLECTOR_PROBLEM;
+		back_off(r, in, now, false, asked_wait(in));
 	} else {
 		if (in->code == 401)
 			out->actions |= REFLECTOR_REREAD_TOKEN;

@@ -34,8 +34,9 @@
  * - 10 s without an event and without that bookmark are a problem that is told (client-go logs it).
  * - LIST instead, at once and for good: 400 and 422 (a server that does not know it), an ERROR event before the
  *   bookmark (500: etcd before 3.5), no bookmark within 90 s; and at the fifth failure in a row of another kind
- *   (an end before the bookmark, 5xx, a body that is none). client-go lists instead after any refusal, but tries
- *   WatchList again at the next relist; for the bookmark it waits as long as the stream lasts, then asks again.
+ *   (an end before the bookmark, 5xx, a body that is none), not before that one's Retry-After. client-go lists
+ *   instead after any refusal, but tries WatchList again at the next relist; for the bookmark it waits as long as
+ *   the stream lasts, then asks again.
  * - no answer, 429, 401, 403: as below.
  *
  * WATCH
