@@ -34,7 +34,8 @@ struct planner {
 	bool serves;                               /* Services are part of the plan */
 	size_t base_warnings, base_warnings_total; /* of 'result': the first ones */
 	uint64_t refreshed; /* generation of the cluster at the last planner_refresh() */
-	bool stale;         /* there was an update since */
+	bool refreshed_slices; /* whether EndpointSlices were listed by then: who has none is warned of only then */
+	bool stale;            /* there was an update since */
 	/* Of the base. */
 	const struct node *own;           /* while it is made; NULL: not in the cluster */
 	bool family[2];                   /* IPv4, IPv6: the node has anything of it */

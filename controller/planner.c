@@ -185,12 +185,14 @@ const struct plan *planner_plan(const struct planner *p)
 
 void planner_refresh(struct planner *p)
 {
+	bool slices = cluster_synced(p->cluster, OBJECT_ENDPOINT_SLICE);
 	struct plan *plan = &p->result;
 
-	if (!p->stale && p->refreshed == cluster_generation(p->cluster))
+	if (!p->stale && p->refreshed == cluster_generation(p->cluster) && p->refreshed_slices == slices)
 		return;
 	p->stale = false;
 	p->refreshed = cluster_generation(p->cluster);
+	p->refreshed_slices = slices;
 	plan->n_warnings = p->base_warnings;
 	plan->warnings_total = p->base_warnings_total;
 	if (!p->serves)

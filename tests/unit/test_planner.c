@@ -277,11 +277,38 @@ static void test_relist(void **state)
 	finish(&r);
 }
 
+/* The first list of EndpointSlices ends without one: nothing that is kept changed, and there is something to warn of. */
+static void test_slices_listed(void **state)
+{
+	struct service_spec one = {.name = "one", .cluster_ip = "10.96.0.1"};
+	struct ruleset_delta delta = {0};
+	struct planner *p;
+	struct world w;
+	size_t before;
+
+	(void)state;
+	world_new(&w);
+	add_service(&w, &one);
+	p = planner_new(w.cluster, "n1");
+	planner_note(p, &w.facts, &w.config);
+	planner_update(p, &delta);
+	planner_refresh(p);
+	before = planner_plan(p)->n_warnings;
+	cluster_relist_begin(w.cluster, OBJECT_ENDPOINT_SLICE);
+	cluster_relist_end(w.cluster, OBJECT_ENDPOINT_SLICE);
+	planner_refresh(p);
+	assert_int_equal(planner_plan(p)->n_warnings, before + 1);
+	planner_free(p);
+	ruleset_delta_done(&delta);
+	world_done(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_kept_is_made_anew),
 		cmocka_unit_test(test_relist),
+		cmocka_unit_test(test_slices_listed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
