@@ -132,6 +132,7 @@ void agent_set_config(struct agent *a, struct config *config)
 	memset(config, 0, sizeof(*config));
 	a->figures.reloads++;
 	a->figures.config_error[0] = '\0';
+	a->base_changed = true; /* a step before that is due plans with it, too */
 	agent_note(a, AGENT_CONFIG);
 }
 
@@ -195,9 +196,32 @@ static uint64_t record_failure(struct agent *a, enum sync_failure reason, const 
 	return now(a) + delay;
 }
 
-/* 1: changed, 0: equal, negative: failed and recorded. */
+/* Whether a link has another name than before; both are sorted by ifindex. */
+static bool any_renamed(const struct link *old, size_t n, const struct facts *f)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		while (k < f->n_links && f->links[k].ifindex < old[i].ifindex)
+			k++;
+		if (k < f->n_links && f->links[k].ifindex == old[i].ifindex &&
+			strcmp(f->links[k].name, old[i].name) != 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * 1: changed, 0: equal, negative: failed and recorded.
+ *
+ * Up to Linux 6.15 a flowtable's hook follows its device when that is renamed: under its new name it may be in the flowtable
+ * without having been asked for, and to remove the old name did nothing. So the kernel is looked at.
+ */
 static int refresh_facts(struct agent *a)
 {
+	CLEANUP_FREE struct link *old =
+		a->facts.n_links ? xmemdup(a->facts.links, a->facts.n_links * sizeof(*old)) : NULL;
+	size_t n = a->facts.n_links;
 	struct error err = {0};
 	int r = a->edges.refresh(a->edges.arg, &a->facts, &err);
 
@@ -209,6 +233,8 @@ static int refresh_facts(struct agent *a)
 	a->figures.facts_error[0] = '\0';
 	a->facts_tries = 0;
 	a->have_facts = true;
+	if (r && a->backend && any_renamed(old, n, &a->facts))
+		backend_forget(a->backend);
 	return r;
 }
 

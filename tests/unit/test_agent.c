@@ -191,6 +191,46 @@ static enum device_state state_of(const struct agent *a, const char *name)
 	return DEVICE_MISSING;
 }
 
+/* Up to Linux 6.15 a hook goes with its device: the old name is not in the flowtable, the new one nobody asked for. */
+static void test_device_renamed_away(void **state)
+{
+	struct world *w = *state;
+	struct config config;
+
+	config_default(&config);
+	string_list_add(&config.exclude_interfaces, "old*");
+	agent_set_config(&w->agent, &config);
+	run(w, SECOND);
+	assert_int_equal(memory_backend_ruleset(w->backend)->n_devices, 2);
+	for (size_t i = 0; i < w->facts.n_links; i++)
+		if (!strcmp(w->facts.links[i].name, "veth1"))
+			snprintf(w->facts.links[i].name, IFNAMSIZ, "old1");
+	memory_backend_rename_device(w->backend, "veth1", "old1");
+	agent_note(&w->agent, AGENT_FACTS);
+	run(w, SECOND);
+	assert_int_equal(memory_backend_ruleset(w->backend)->n_devices, 1);
+	assert_string_equal(memory_backend_ruleset(w->backend)->devices[0].name, "eth0");
+	assert_int_equal(w->agent.figures.repairs, 0);
+}
+
+/* A step for another reason, before the new configuration is due, plans with it. */
+static void test_config_in_use_at_once(void **state)
+{
+	struct world *w = *state;
+	struct config config;
+
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	w->now += (uint64_t)agent_wait(&w->agent);
+	config_default(&config);
+	config.engines[TYPE_POD_TO_POD] = ENGINE_OFF;
+	agent_set_config(&w->agent, &config);
+	agent_step(&w->agent);
+	assert_int_equal(w->agent.plan->types[TYPE_POD_TO_POD].engine, ENGINE_OFF);
+	agent_refresh(&w->agent);
+	assert_true(memory_backend_equals(w->backend, &w->agent.plan->ruleset));
+}
+
 static void test_refused_device(void **state)
 {
 	struct world *w = *state;
@@ -487,6 +527,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_new_pod, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_failure_is_kept_and_retried, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_retries_end_at_a_minute, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_device_renamed_away, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_config_in_use_at_once, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_refused_device, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_repair, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_first_sync_is_no_repair, setup, teardown),
