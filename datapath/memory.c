@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum table { TABLE_ABSENT, TABLE_FOREIGN, TABLE_OLDER, TABLE_OURS };
+enum table { TABLE_ABSENT, TABLE_FOREIGN, TABLE_OURS };
 
 /* What a kernel holds. 'value' has 'present' (TABLE_OURS), devices and sets only; chains are their rules. */
 struct kernel {
@@ -543,8 +543,7 @@ static void change_of(struct kernel *seen, const struct ruleset *to, bool rebuil
 	bool chain_differs[RULESET_CHAINS];
 	struct kernel want;
 
-	*ret = (struct change){.create = rebuild || seen->table != TABLE_OURS,
-		.delete_first = rebuild || seen->table == TABLE_OLDER};
+	*ret = (struct change){.create = rebuild || seen->table != TABLE_OURS, .delete_first = rebuild};
 	if (ret->create)
 		kernel_done(seen);
 	kernel_of(to, &want);
@@ -572,7 +571,7 @@ static int sync_absent(
 	struct transaction t;
 
 	begin(m, &t);
-	if ((seen->table == TABLE_OURS || seen->table == TABLE_OLDER) &&
+	if (seen->table == TABLE_OURS &&
 		message(&t, t.kernel.table != TABLE_ABSENT, "table inet " RULESET_TABLE))
 		kernel_done(&t.kernel);
 	if (commit(&t, r) && t.code != -ENOENT) {
@@ -729,8 +728,8 @@ bool memory_backend_equals(const struct backend *b, const struct ruleset *rs)
 	kernel_of(rs, &want);
 	take_indexes(&want.value, &k->value);
 	/* A foreign table is nothing of ours. */
-	equal = k->value.present == rs->present && k->table != TABLE_OLDER && !k->strays &&
-		k->flowtable == want.flowtable && !memcmp(k->counters, want.counters, sizeof(k->counters)) &&
+	equal = k->value.present == rs->present && !k->strays && k->flowtable == want.flowtable &&
+		!memcmp(k->counters, want.counters, sizeof(k->counters)) &&
 		!memcmp(k->sets, want.sets, sizeof(k->sets)) &&
 		!memcmp(k->has_chain, want.has_chain, sizeof(k->has_chain));
 	for (size_t i = 0; equal && i < RULESET_CHAINS; i++)
@@ -769,7 +768,7 @@ static void list_chain(const struct kernel *k, size_t i, struct strbuf *text, st
 /* One per thing that it holds. */
 static void list_kernel(const struct kernel *k, const struct ruleset *links, struct lines *ret)
 {
-	static const char *const tables[] = {"none", "somebody else's", "older", "ours"};
+	static const char *const tables[] = {"none", "somebody else's", "ours"};
 	struct strbuf text = {0};
 
 	add_line(ret, "table: %s", tables[k->table]);
@@ -921,18 +920,33 @@ static void edit_rule(struct kernel *k, unsigned chain)
 		rules->items[rules->n - 1] = (struct rule){.exprs = {{.op = OP_ACCEPT}}, .n = 1};
 }
 
+/* Half of its sets and chains are what they are today, the others have other names and rules. */
+static void make_older(struct kernel *k)
+{
+	for (size_t i = 0; i < RULESET_SETS; i += 2) {
+		k->sets[i] = false;
+		k->value.sets[i].n = 0;
+		k->strays++;
+	}
+	for (size_t i = 0; i < RULESET_CHAINS; i += 2)
+		edit_rule(k, (unsigned)i);
+}
+
 void memory_backend_edit(struct backend *b, enum memory_edit edit, unsigned which)
 {
 	struct kernel *k = &memory(b)->kernel;
 
-	if (edit == MEMORY_FOREIGN_TABLE || edit == MEMORY_OLDER_TABLE) {
+	if (edit == MEMORY_FOREIGN_TABLE) {
 		kernel_done(k);
-		k->table = edit == MEMORY_FOREIGN_TABLE ? TABLE_FOREIGN : TABLE_OLDER;
+		k->table = TABLE_FOREIGN;
 		return;
 	}
 	if (k->table != TABLE_OURS)
 		return;
 	switch (edit) {
+	case MEMORY_OLDER_TABLE:
+		make_older(k);
+		break;
 	case MEMORY_DROP_FLOWTABLE:
 		flush_rules(k);
 		k->flowtable = false;

@@ -71,7 +71,7 @@ void memory_backend_flush_chain(struct backend *b, enum ruleset_chain chain);
 
 enum memory_edit {
 	MEMORY_FOREIGN_TABLE,  /* instead of what is there: a table of our name that is not ours */
-	MEMORY_OLDER_TABLE,    /* instead of what is there: one of ours with another layout */
+	MEMORY_OLDER_TABLE,    /* ours, as another version would have left it */
 	MEMORY_DROP_FLOWTABLE, /* with the rules that use it; so all below */
 	MEMORY_DROP_COUNTER,
 	MEMORY_DROP_SET,
@@ -80,7 +80,7 @@ enum memory_edit {
 	MEMORY_ADD_STRAY, /* an object that the programme does not know */
 	MEMORY_EDITS
 };
-/* 'which' is a traffic_type, ruleset_set or ruleset_chain. All but the first two need a table of ours. */
+/* 'which' is a traffic_type, ruleset_set or ruleset_chain. All but the first need a table of ours. */
 void memory_backend_edit(struct backend *b, enum memory_edit edit, unsigned which);
 /* Traffic: 'n' more inserts of this type; nothing without a table. */
 void memory_backend_count(struct backend *b, enum traffic_type type, uint64_t n);
