@@ -20,6 +20,14 @@ struct nft_backend {
 	struct device_list refused;
 };
 
+#define LOOKS 5 /* of one backend_sync() */
+
+/* -ERESTART: somebody committed between a look and its transaction. -ENOBUFS: nobody knows whether it was applied. */
+static bool look_again(int code)
+{
+	return code == -ERESTART || code == -ENOBUFS;
+}
+
 static struct nft_backend *of(struct backend *b)
 {
 	return (struct nft_backend *)(void *)b;
@@ -65,50 +73,63 @@ static size_t refused_index(
 	return i;
 }
 
+static int sync_devices(struct nft_backend *n, bool add, const struct device *devices, size_t count,
+	struct sync_result *ret, struct error *err);
+
+/* All of them but the one at fault; or, where the kernel does not say which, one half after the other. */
+static int sync_the_others(struct nft_backend *n, bool add, const struct device *devices, size_t count,
+	size_t at, struct sync_result *ret, struct error *err)
+{
+	bool known = at < count;
+	size_t half = known ? at : count / 2, rest = known ? at + 1 : half;
+	int code = sync_devices(n, add, devices, half, ret, err);
+
+	return code ? code : sync_devices(n, add, devices + rest, count - rest, ret, err);
+}
+
 /*
  * Adds or removes devices in transactions of their own. What the kernel refuses is found by its answer, or by
- * halving the list where it does not say, and costs only itself.
+ * halving the list where it does not say, and costs only itself. Returns what is no device's fault.
  */
-static void sync_devices(
-	struct nft_backend *n, bool add, const struct device *devices, size_t count, struct sync_result *ret)
+static int sync_devices(struct nft_backend *n, bool add, const struct device *devices, size_t count,
+	struct sync_result *ret, struct error *err)
 {
 	struct nft_batch batch = {0};
 	struct nft_failure failure;
+	size_t at = count;
+	int code = 0;
 
 	if (!count)
-		return;
+		return 0;
 	nft_put_devices(&batch, add, devices, count);
 	nft_batch_send(&n->transactions, &batch, true, &failure);
 	ret->messages += (unsigned)batch.n;
 	if (!failure.code) {
-		if (add)
-			ret->devices_added += (unsigned)count;
-		else
-			ret->devices_removed += (unsigned)count;
+		*(add ? &ret->devices_added : &ret->devices_removed) += (unsigned)count;
+	} else if (nft_failure_of_all(&batch, &failure)) {
+		code = nft_failure_error(&batch, &failure, err);
 	} else if (count == 1) {
 		device_refused(ret, add, &devices[0], failure.code);
 	} else {
-		size_t at = refused_index(&batch, &failure, devices, count);
-
-		if (at < count) {
+		at = refused_index(&batch, &failure, devices, count);
+		if (at < count)
 			device_refused(ret, add, &devices[at], failure.code);
-			sync_devices(n, add, devices, at, ret);
-			sync_devices(n, add, devices + at + 1, count - at - 1, ret);
-		} else {
-			sync_devices(n, add, devices, count / 2, ret);
-			sync_devices(n, add, devices + count / 2, count - count / 2, ret);
-		}
+		code = sync_the_others(n, add, devices, count, at, ret, err);
 	}
 	nft_batch_done(&batch);
+	return code;
 }
 
-static int sync_absent(struct nft_backend *n, bool there, struct sync_result *ret, struct error *err)
+/* 'generation' as in struct nft_change. */
+static int sync_absent(
+	struct nft_backend *n, bool there, uint32_t generation, struct sync_result *ret, struct error *err)
 {
 	struct nft_batch batch = {0};
 	struct nft_failure failure = {0};
 	int code = 0;
 
 	if (there) {
+		nft_batch_begin(&batch, generation);
 		nft_put_delete_table(&batch);
 		nft_batch_send(&n->transactions, &batch, true, &failure);
 		ret->messages += (unsigned)batch.n;
@@ -122,38 +143,48 @@ static int sync_absent(struct nft_backend *n, bool there, struct sync_result *re
 	return code;
 }
 
+/* Sends the change with these devices; 'batch' is to be done by the caller. */
+static int send_with(struct nft_backend *n, const struct nft_change *c, const struct ruleset *to,
+	const struct device_list *devices, struct nft_batch *batch, struct nft_failure *failure)
+{
+	*batch = (struct nft_batch){0};
+	nft_batch_begin(batch, c->generation);
+	nft_put_change(batch, c, to);
+	nft_put_devices(batch, true, devices->items, devices->n);
+	return nft_batch_send(&n->transactions, batch, true, failure);
+}
+
 /* The transaction: everything with the devices of 'first', or, when one of these is refused, without them. */
 static int send_change(struct nft_backend *n, const struct nft_change *c, const struct ruleset *to,
 	struct device_list *first, struct sync_result *ret, struct error *err)
 {
-	struct nft_batch batch = {0};
+	static const struct device_list none;
+	struct nft_batch batch;
 	struct nft_failure failure;
+	int code = send_with(n, c, to, first, &batch, &failure);
 
-	nft_put_change(&batch, c, to);
-	nft_put_devices(&batch, true, first->items, first->n);
-	nft_batch_send(&n->transactions, &batch, true, &failure);
 	ret->messages += (unsigned)batch.n;
-	if (!failure.code) {
+	if (!code) {
 		ret->devices_added += (unsigned)first->n;
 		first->n = 0;
-	} else if (failure.message < batch.n && batch.messages[failure.message].kind == NFT_MESSAGE_DEVICES) {
-		int code = failure.code;
+	} else if (!nft_failure_of_all(&batch, &failure) &&
+		   batch.messages[failure.message].kind == NFT_MESSAGE_DEVICES) {
 		size_t at = refused_index(&batch, &failure, first->items, first->n);
+		int refusal = code;
 
 		nft_batch_done(&batch);
-		nft_put_change(&batch, c, to);
-		nft_batch_send(&n->transactions, &batch, true, &failure);
+		code = send_with(n, c, to, &none, &batch, &failure);
 		ret->messages += (unsigned)batch.n;
-		if (!failure.code && at < first->n) {
-			device_refused(ret, true, &first->items[at], code);
+		if (!code && at < first->n) {
+			device_refused(ret, true, &first->items[at], refusal);
 			memmove(first->items + at, first->items + at + 1,
 				(--first->n - at) * sizeof(*first->items));
 		}
 	}
-	if (failure.code)
+	if (code)
 		nft_failure_error(&batch, &failure, err);
 	nft_batch_done(&batch);
-	return failure.code;
+	return code;
 }
 
 static bool has_failed(const struct sync_result *r, const char *name)
@@ -221,10 +252,13 @@ static int apply_change(struct nft_backend *n, const struct nft_change *c, const
 		*VEC_ADD(list->items, list->n, list->cap) = *d;
 	}
 	code = send_change(n, c, to, &first, ret, err);
+	if (!code)
+		code = sync_devices(n, true, first.items, first.n, ret, err);
+	if (!code)
+		code = sync_devices(n, true, retry.items, retry.n, ret, err);
+	if (!code)
+		code = sync_devices(n, false, remove->items, remove->n, ret, err);
 	if (!code) {
-		sync_devices(n, true, first.items, first.n, ret);
-		sync_devices(n, true, retry.items, retry.n, ret);
-		sync_devices(n, false, remove->items, remove->n, ret);
 		count_change(c, &n->refused, ret);
 		remember(n, c, ret);
 	}
@@ -233,22 +267,23 @@ static int apply_change(struct nft_backend *n, const struct nft_change *c, const
 	return code;
 }
 
-/* Looks at what is there first. */
-static int nft_sync(
-	struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err)
+/* Looks, compares, sends; 'checked': only if nobody committed anything in between. */
+static int sync_once(struct nft_backend *n, const struct ruleset *desired, bool checked,
+	struct sync_result *ret, struct error *err)
 {
-	struct nft_backend *n = of(b);
 	struct nft_observed observed = {0};
 	struct nft_change change;
-	int code;
+	uint32_t generation = 0;
+	int code = checked ? nft_generation(&n->dumps, &generation) : 0;
 
-	memset(ret, 0, sizeof(*ret));
-	n->known = false;
+	if (code)
+		return error_set(err, code, "nftables", NULL, "cannot read the generation of the ruleset: %s",
+			strerror(-code));
 	code = nft_observe(&n->dumps, &observed, err);
 	if (code)
 		goto out;
 	if (!desired->present) {
-		code = sync_absent(n, observed.table == NFT_TABLE_OURS, ret, err);
+		code = sync_absent(n, observed.table == NFT_TABLE_OURS, generation, ret, err);
 		goto out;
 	}
 	if (observed.table == NFT_TABLE_FOREIGN) {
@@ -259,8 +294,9 @@ static int nft_sync(
 		goto out;
 	}
 	nft_change_observed(&observed, desired, &change);
+	change.generation = generation;
 	code = apply_change(n, &change, desired, ret, err);
-	if (code && change.flush_rules && code != -ENOENT && code != -ENOBUFS) {
+	if (code && change.flush_rules && code != -ENOENT && !look_again(code)) {
 		/* What somebody put into our table cannot be taken out. */
 		unsigned found[REPAIR_KINDS];
 
@@ -268,11 +304,37 @@ static int nft_sync(
 		nft_change_done(&change);
 		nft_change_replace(desired, &change);
 		memcpy(change.found, found, sizeof(found));
+		change.generation = generation;
 		code = apply_change(n, &change, desired, ret, err);
 	}
 	nft_change_done(&change);
 out:
 	nft_observed_done(&observed);
+	return code;
+}
+
+/*
+ * Where others commit all the time, what the last look found is sent whatever they did in between: it fails as a whole
+ * then, or leaves a difference that notifications tell.
+ */
+static int nft_sync(
+	struct backend *b, const struct ruleset *desired, struct sync_result *ret, struct error *err)
+{
+	struct nft_backend *n = of(b);
+	int code = -ERESTART;
+
+	*ret = (struct sync_result){0};
+	n->known = false;
+	for (unsigned i = 1; i <= LOOKS && look_again(code); i++) {
+		/* What was not answered may have been applied, and is not found different then. */
+		unsigned unanswered = code == -ENOBUFS ? ret->messages : 0;
+
+		if (i > 1 && err)
+			*err = (struct error){0};
+		sync_result_done(ret);
+		code = sync_once(n, desired, i < LOOKS, ret, err);
+		ret->messages += unanswered;
+	}
 	return code;
 }
 

@@ -111,6 +111,17 @@ static struct nlmsghdr *put_header(
 
 #define BATCH_EDGE MNL_ALIGN(sizeof(struct nlmsghdr) + sizeof(struct nfgenmsg))
 
+void nft_batch_begin(struct nft_batch *b, uint32_t generation)
+{
+	struct nlmsghdr *nlh;
+
+	batch_room(b, BATCH_EDGE + MNL_ATTR_HDRLEN + sizeof(generation));
+	nlh = put_header(b->data, NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
+	if (generation)
+		mnl_attr_put_u32(nlh, NFNL_BATCH_GENID, htonl(generation));
+	b->len = MNL_ALIGN(nlh->nlmsg_len);
+}
+
 struct nlmsghdr *nft_batch_message(
 	struct nft_batch *b, uint16_t type, uint16_t flags, size_t room, const char *fmt, ...)
 {
@@ -118,11 +129,8 @@ struct nlmsghdr *nft_batch_message(
 	char object[192];
 	va_list ap;
 
-	if (!b->len) {
-		batch_room(b, BATCH_EDGE);
-		put_header(b->data, NFNL_MSG_BATCH_BEGIN, 0, AF_UNSPEC, NFNL_SUBSYS_NFTABLES);
-		b->len = BATCH_EDGE;
-	}
+	if (!b->len)
+		nft_batch_begin(b, 0);
 	/* And room for the end of the batch behind it. */
 	batch_room(b, 2 * BATCH_EDGE + room);
 	va_start(ap, fmt);
@@ -203,6 +211,25 @@ static void read_answer(
 	f->code = e->error;
 	f->message = index < n ? index : SIZE_MAX;
 	read_ext_ack(nlh, f);
+	/* Not the message's fault: see nft_batch_send(). */
+	if (f->code == -ENOMEM && !f->text[0])
+		f->message = SIZE_MAX;
+}
+
+/*
+ * Room for the batch, which the kernel refuses when it exceeds the send buffer less 32 bytes (netlink_sendmsg():
+ * -EMSGSIZE), and for its answers, of which it queues at most a receive buffer of some 800 bytes each, overhead included.
+ */
+static int make_room(int fd, size_t len, size_t answers)
+{
+	int size = 0;
+	socklen_t size_len = sizeof(size);
+
+	nft_socket_buffer(fd, SO_SNDBUF, len + 65536);
+	nft_socket_buffer(fd, SO_RCVBUF, answers * 2048 + (1 << 20));
+	if (getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, &size_len) < 0)
+		return -errno;
+	return len + 32 > (size_t)size ? -EMSGSIZE : 0;
 }
 
 int nft_batch_send(struct nft_socket *s, struct nft_batch *b, bool commit, struct nft_failure *ret)
@@ -227,10 +254,9 @@ int nft_batch_send(struct nft_socket *s, struct nft_batch *b, bool commit, struc
 			first - 1;
 		len += BATCH_EDGE;
 	}
-	/* The kernel refuses what exceeds the send buffer less 32 bytes (netlink_sendmsg(): -EMSGSIZE), and
-	 * queues at most a receive buffer of answers of some 800 bytes each, overhead included. */
-	nft_socket_buffer(fd, SO_SNDBUF, len + 65536);
-	nft_socket_buffer(fd, SO_RCVBUF, b->n * 2048 + (1 << 20));
+	ret->code = make_room(fd, len, b->n);
+	if (ret->code)
+		return ret->code;
 	if (mnl_socket_sendto(s->nl, b->data, len) < 0)
 		return ret->code = -errno;
 	buf = xmalloc(RECEIVE_SIZE);
@@ -271,11 +297,19 @@ static const struct nlattr *failure_attr(const struct nft_batch *b, const struct
 	return mnl_attr_ok(attr, (int)(nlh->nlmsg_len - f->offset)) ? attr : NULL;
 }
 
+/* The table's name is the first attribute of each message. */
+#define TABLE_OFFSET (MNL_NLMSG_HDRLEN + sizeof(struct nfgenmsg))
+
+bool nft_failure_of_all(const struct nft_batch *b, const struct nft_failure *f)
+{
+	return f->message >= b->n || f->offset == TABLE_OFFSET;
+}
+
 bool nft_failure_device(const struct nft_batch *b, const struct nft_failure *f, char ret[IFNAMSIZ])
 {
 	const struct nlattr *attr = failure_attr(b, f);
 
-	if (!attr || b->messages[f->message].kind != NFT_MESSAGE_DEVICES ||
+	if (!attr || nft_failure_of_all(b, f) || b->messages[f->message].kind != NFT_MESSAGE_DEVICES ||
 		mnl_attr_get_type(attr) != NFTA_DEVICE_NAME || mnl_attr_validate(attr, MNL_TYPE_NUL_STRING) ||
 		mnl_attr_get_payload_len(attr) > IFNAMSIZ)
 		return false;
@@ -283,8 +317,11 @@ bool nft_failure_device(const struct nft_batch *b, const struct nft_failure *f, 
 	return true;
 }
 
-static const char *failure_mend(int code)
+static const char *failure_mend(int code, const struct nft_message *m)
 {
+	/* Somebody else took it away, which a look finds. */
+	if (code == -ENOENT && m && m->kind != NFT_MESSAGE_PLAIN)
+		return NULL;
 	switch (-code) {
 	case EPERM:
 		return "run as root or with the capability NET_ADMIN";
@@ -292,8 +329,9 @@ static const char *failure_mend(int code)
 	case ENOENT:
 		return "load the modules nf_flow_table_inet, nft_flow_offload, nft_ct and nft_fib_inet";
 	case EMSGSIZE:
+		return "raise net.core.wmem_max";
 	case ENOBUFS:
-		return "raise net.core.wmem_max and net.core.rmem_max";
+		return "raise net.core.rmem_max";
 	default:
 		return NULL;
 	}
@@ -315,7 +353,7 @@ int nft_failure_error(const struct nft_batch *b, const struct nft_failure *f, st
 			snprintf(object, sizeof(object), "%s: element %s", m->object, text.data);
 		strbuf_done(&text);
 	}
-	return error_set(err, f->code, object, failure_mend(f->code), "the kernel refused it: %s%s%s",
+	return error_set(err, f->code, object, failure_mend(f->code, m), "the kernel refused it: %s%s%s",
 		strerror(-f->code), f->text[0] ? ": " : "", f->text);
 }
 
@@ -364,6 +402,28 @@ static int request_once(struct nft_socket *s, const struct nft_request *request,
 				code = cb(answer, arg);
 		}
 	}
+}
+
+static int on_generation(const struct nlmsghdr *nlh, void *arg)
+{
+	const struct nlattr *attr;
+
+	mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
+	{
+		if (mnl_attr_get_type(attr) == NFTA_GEN_ID && !mnl_attr_validate(attr, MNL_TYPE_U32))
+			*(uint32_t *)arg = ntohl(mnl_attr_get_u32(attr));
+	}
+	return 0;
+}
+
+int nft_generation(struct nft_socket *s, uint32_t *ret)
+{
+	const struct nft_request request = {.type = NFT_MSG_GETGEN, .family = AF_UNSPEC};
+	int code;
+
+	*ret = 0;
+	code = nft_request(s, &request, on_generation, NULL, ret);
+	return code ? code : *ret ? 0 : -EBADMSG;
 }
 
 int nft_request(struct nft_socket *s, const struct nft_request *request,

@@ -52,6 +52,12 @@ struct nft_batch {
 };
 
 /*
+ * Starts the batch as one that was computed against this generation of the ruleset (nft_generation()): when anybody has
+ * committed anything since, the kernel refuses all of it with -ERESTART. To be called before the first message, or not
+ * at all; 0 is no generation.
+ */
+void nft_batch_begin(struct nft_batch *b, uint32_t generation);
+/*
  * Starts a message of nf_tables, family inet, with room for 'room' bytes of attributes; put them with
  * mnl_attr_put*() or the build_payload functions of libnftnl, then end it. The pointer is valid until then.
  * 'fmt' names the object for errors.
@@ -72,14 +78,25 @@ struct nft_failure {
 
 /*
  * Sends the batch; 'commit' false only validates it (no BATCH_END: the kernel aborts it after checking).
- * Returns 0 or the code of the first failure, which '*ret' describes. -ENOBUFS: answers were lost, it may
- * have been applied or not. A batch may be sent more than once. An empty one is not sent.
+ * Returns 0 or the code of the first failure, which '*ret' describes. A batch may be sent more than once. An empty one
+ * is not sent. Nothing of it was applied, except after
+ *   -ENOBUFS   answers were lost: it may have been applied or not (nft_failure.message SIZE_MAX);
+ * and nothing was sent at all at
+ *   -EMSGSIZE  the send buffer cannot be made large enough for it.
+ * -EAGAIN does not come: the kernel replays a batch by itself after loading a module (nfnetlink_rcv_batch()); -EINTR
+ * neither: only a signal that kills interrupts one. -ENOMEM, and what goes wrong at the commit, is answered to the first
+ * message whatever it was about: it is told as the batch's.
  */
 int nft_batch_send(struct nft_socket *s, struct nft_batch *b, bool commit, struct nft_failure *ret);
+/* Whether it is the batch, or the table, that the kernel refused, rather than anything in it. */
+bool nft_failure_of_all(const struct nft_batch *b, const struct nft_failure *f);
 /* The name of the device that the failure is about, into 'ret'; false when the kernel did not say. */
 bool nft_failure_device(const struct nft_batch *b, const struct nft_failure *f, char ret[IFNAMSIZ]);
 /* Puts the failure into words. Returns its code. */
 int nft_failure_error(const struct nft_batch *b, const struct nft_failure *f, struct error *err);
+
+/* The generation of the ruleset of this network namespace: a number that every commit, whoever's, changes; never 0. */
+int nft_generation(struct nft_socket *s, uint32_t *ret);
 
 /*
  * One request that is answered by messages: calls 'cb' for each (return 0 to go on, a negative errno to

@@ -25,6 +25,7 @@ struct nft_change {
 	bool flush_set[RULESET_SETS];
 	struct ruleset_delta delta;     /* elements, devices, chains that get their rules anew */
 	bool borrowed;                  /* 'delta' is somebody else's */
+	uint32_t generation;            /* of the ruleset that was observed, 0: any */
 	const struct nft_stray *strays; /* of 'observed' */
 	size_t n_strays;
 	unsigned found[REPAIR_KINDS]; /* as struct sync_result has it, but for devices that are refused */

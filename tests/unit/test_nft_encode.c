@@ -316,7 +316,7 @@ static void failures_name_their_object(void **state)
 	assert_int_equal(nft_failure_error(&batch, &failure, &err), -ENOENT);
 	assert_string_equal(err.object, "device eth1");
 	assert_non_null(strstr(err.what, "words"));
-	assert_non_null(strstr(err.mend, "nft_flow_offload"));
+	assert_string_equal(err.mend, ""); /* a device that went; modules do not matter */
 
 	failure.message = 1;
 	nlh = (const void *)(batch.data + batch.messages[1].offset);
