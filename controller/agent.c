@@ -125,6 +125,27 @@ void agent_touched(struct agent *a, const char *who)
 	agent_note(a, AGENT_TOUCHED);
 }
 
+void agent_set_waiting(struct agent *a, bool waiting)
+{
+	if (a->waiting == waiting)
+		return;
+	a->waiting = waiting;
+	if (waiting)
+		return;
+	/* What was done to the table so far was the other one's affair. */
+	a->touched = false;
+	a->actor[0] = '\0';
+	a->sync_needed = true;
+	if (a->backend)
+		backend_forget(a->backend);
+	agent_note(a, AGENT_RETRY);
+}
+
+bool agent_does_its_work(const struct agent *a)
+{
+	return a->ready || (a->waiting && a->planned);
+}
+
 void agent_set_config(struct agent *a, struct config *config)
 {
 	config_done(&a->config);
@@ -594,7 +615,7 @@ static void sync_if_needed(struct agent *a, uint64_t start, bool news, bool veri
 	a->plan_needed = false;
 	if (!asked && !verify)
 		return;
-	if (may_sync(a, start, news))
+	if (!a->waiting && may_sync(a, start, news))
 		sync_kernel(a, start, !asked);
 	else
 		a->sync_needed = true;

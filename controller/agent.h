@@ -109,7 +109,8 @@ struct agent {
 	const struct plan *plan; /* of the planner; empty until 'planned', see agent_refresh() */
 	struct agent_figures figures;
 	bool planned;
-	bool ready; /* synced once */
+	bool ready;   /* synced once */
+	bool waiting; /* for another agent of this node to end: plans, and programs nothing */
 
 	/* Private. */
 	uint64_t due[AGENT_INPUTS]; /* 0: not noted */
@@ -144,6 +145,14 @@ void agent_touched(struct agent *a, const char *who);
 /* A new configuration, taken over; a file that was refused: the present configuration stays. */
 void agent_set_config(struct agent *a, struct config *config);
 void agent_config_failed(struct agent *a, const struct error *err);
+
+/* Another agent has this node, or no longer has. Once it may program it does not wait again. */
+void agent_set_waiting(struct agent *a, bool waiting);
+/*
+ * Whether this agent does what it is there for: the kernel was programmed, or it would be but for another agent. (A
+ * rolling update may start the new one first, and ends the old one when the new one is ready.)
+ */
+bool agent_does_its_work(const struct agent *a);
 
 /* Microseconds until agent_step() has something to do: 0 now, -1 nothing before the next input. */
 int64_t agent_wait(const struct agent *a);

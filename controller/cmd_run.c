@@ -7,6 +7,7 @@
 #include "controller/config_file.h"
 #include "controller/ended_flows.h"
 #include "controller/http.h"
+#include "controller/instance.h"
 #include "controller/node_events.h"
 #include "controller/status.h"
 #include "datapath/conntrack.h"
@@ -39,7 +40,9 @@ struct runner {
 	struct nft_monitor *nft_monitor;
 	struct config_file *config_file; /* NULL without --config */
 	struct conntrack *conntrack;     /* NULL where it cannot be read */
-	struct http_server *http;
+	struct http_server *http;        /* NULL while another agent has the port */
+	struct instance *instance;
+	bool failed;
 	struct agent agent;
 	struct node_events node_events;
 	struct events *events;
@@ -311,6 +314,7 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 		.ended = &r->ended,
 		.events = events_results(r->events),
 		.config_warnings = r->config_warnings,
+		.holder = instance_holder(r->instance),
 	};
 	struct strbuf json = {0};
 	bool openmetrics;
@@ -320,8 +324,10 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 		return true;
 	}
 	if (!strcmp(path, "/readyz")) {
-		reply->code = r->agent.ready ? 200 : 503;
-		strbuf_puts(&reply->body, r->agent.ready ? "ok\n" : "not synced yet; /status says why\n");
+		reply->code = agent_does_its_work(&r->agent) ? 200 : 503;
+		strbuf_puts(&reply->body, reply->code == 503 ? "not synced yet; /status says why\n"
+					  : r->agent.waiting ? "ok, waiting for another agent to end\n"
+							     : "ok\n");
 		return true;
 	}
 	if (strcmp(path, "/metrics") && strcmp(path, "/status") && strcmp(path, "/"))
@@ -342,6 +348,43 @@ static bool serve(void *arg, const char *path, const char *accept, struct http_r
 		strbuf_done(&json);
 	}
 	return true;
+}
+
+/* A waiting agent may find the port taken by the one that it waits for. */
+static int open_http(struct runner *r, struct error *err)
+{
+	const char *host = cli_listen_host(&r->agent.config, err);
+	struct error problem = {0};
+	int n;
+
+	if (!host)
+		return -ENOENT;
+	n = http_server_new(r->base, host, r->agent.config.listen_port, serve, r, &r->http, &problem);
+	if (n == -EADDRINUSE && r->agent.waiting)
+		return 0;
+	if (n < 0 && err)
+		*err = problem;
+	return n;
+}
+
+static void on_instance(void *arg)
+{
+	struct runner *r = arg;
+	struct error err = {0};
+
+	if (!instance_held(r->instance)) {
+		log_warning(
+			"this node has an agent: %s; waiting until it ends", instance_holder(r->instance));
+		return;
+	}
+	log_info("the other agent of this node ended: taking over");
+	agent_set_waiting(&r->agent, false);
+	if (!r->http && open_http(r, &err) < 0) {
+		cli_fail(CLI_FAILED, &err);
+		r->failed = true;
+		event_base_loopbreak(r->base);
+	}
+	arm(r);
 }
 
 /* What every later step needs, said at once and in words of what to do. */
@@ -445,6 +488,7 @@ static void close_all(struct runner *r)
 		conntrack_close(r->conntrack);
 	config_file_close(r->config_file);
 	cluster_free(r->cluster);
+	instance_free(r->instance);
 	event_base_free(r->base);
 }
 
@@ -455,7 +499,6 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 	struct agent_edges edges = {
 		.now = monotonic, .wall = wall, .refresh = refresh, .probe = probe, .arg = r};
 	struct cluster_observer observer;
-	const char *host;
 	struct utsname uts;
 	int n;
 
@@ -473,10 +516,9 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 		snprintf(r->agent.facts.kernel, sizeof(r->agent.facts.kernel), "%s", uts.release);
 	if (n < 0)
 		return n;
-	host = cli_listen_host(&r->agent.config, err);
-	if (!host)
-		return -ENOENT;
-	n = http_server_new(r->base, host, r->agent.config.listen_port, serve, r, &r->http, err);
+	r->instance = instance_new(r->base, node, on_instance, r);
+	agent_set_waiting(&r->agent, !instance_held(r->instance));
+	n = open_http(r, err);
 	if (n < 0)
 		return n;
 	if (o->config) {
@@ -499,7 +541,10 @@ static int finish(struct runner *r)
 	struct error err = {0};
 	bool removed;
 
-	if (!r->agent.config.cleanup_on_exit || !r->backend)
+	if (r->failed)
+		return CLI_FAILED;
+	/* Of another agent's table it is not ours to say. */
+	if (!r->agent.config.cleanup_on_exit || !r->backend || r->agent.waiting)
 		return CLI_OK;
 	if (nft_cleanup(false, &removed, &err) < 0)
 		return cli_fail(CLI_FAILED, &err);

@@ -152,6 +152,7 @@ static void write_sync(struct writer *w, const struct agent *a)
 	const uint64_t reloads[] = {f->reloads, f->reloads_failed};
 
 	gauge(w, "ready", "1 once the kernel was programmed for the first time.", a->ready);
+	gauge(w, "waiting", "1 while another agent has this node and this one programs nothing.", a->waiting);
 	family(w, "last_sync_timestamp_seconds", "gauge",
 		"Unix time of the last synchronisation that did not fail, 0 before it.");
 	sample_seconds(w, "last_sync_timestamp_seconds", "", f->last_sync);

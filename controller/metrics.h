@@ -23,6 +23,7 @@ struct metrics_input {
 	const struct ended_flows *ended;
 	const uint64_t *events; /* EVENT_RESULTS of them */
 	size_t config_warnings;
+	const char *holder; /* as instance_holder(); NULL: "" */
 };
 
 #define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"

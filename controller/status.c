@@ -222,6 +222,8 @@ void status_json(const struct metrics_input *in, struct strbuf *out)
 	put_text(root, "node", a->node);
 	put_bool(root, "ready", a->ready);
 	put_bool(root, "planned", a->planned);
+	put_bool(root, "waiting", a->waiting);
+	put_text(root, "holder", in->holder ? in->holder : "");
 	if (a->planned) {
 		warnings = add_plan(root, a->plan, &a->facts);
 		add_figures(root, a, in->flows);

@@ -255,6 +255,9 @@ int status_text(const char *json, size_t len, struct strbuf *out, struct error *
 	strbuf_printf(out, "slipstream %s (%s) on node %s, kernel %s: %s\n", text(root, "version"),
 		text(root, "commit"), text(root, "node"), text(root, "kernel"),
 		truth(root, "ready") ? "ready" : "not ready");
+	if (truth(root, "waiting"))
+		strbuf_printf(out, "waiting: another agent has this node: %s\n",
+			*text(root, "holder") ? text(root, "holder") : "it does not say who it is");
 	if (get(root, "cluster"))
 		strbuf_printf(out, "cluster: %s (%s)\n", text(get(root, "cluster"), "kind"),
 			text(get(root, "cluster"), "reason"));

@@ -316,6 +316,42 @@ static void test_backoff_ends_early(void **state)
 	assert_as_planned(w);
 }
 
+/* Another agent has the node: this one follows, sends nothing, is ready for the rollout, and takes over without a message. */
+static void test_waiting(void **state)
+{
+	struct world *w = *state;
+	struct sync_result r;
+
+	agent_set_waiting(&w->agent, true);
+	assert_false(agent_does_its_work(&w->agent));
+	finish_lists(w);
+	run(w, SECOND);
+	assert_true(agent_does_its_work(&w->agent));
+	assert_false(w->agent.ready);
+	put_service(w, "web", "10.96.0.7");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	agent_touched(&w->agent, "slipstream (pid 7)");
+	run(w, 100ull * SECOND);
+	assert_int_equal(memory_backend_observations(w->backend), 0);
+	/* What the other one programs. */
+	agent_refresh(&w->agent);
+	assert_int_equal(backend_sync(w->backend, &w->agent.plan->ruleset, &r, NULL), 0);
+	sync_result_done(&r);
+	agent_touched(&w->agent, "slipstream (pid 7)");
+	run(w, SECOND);
+	agent_set_waiting(&w->agent, false);
+	run(w, SECOND);
+	assert_true(w->agent.ready);
+	assert_int_equal(w->agent.figures.messages, 0);
+	assert_int_equal(w->agent.figures.syncs[SYNC_UNCHANGED], 1);
+	assert_repaired(w, 0, 0);
+	put_service(w, "web", "10.96.0.8");
+	agent_note(&w->agent, AGENT_CLUSTER);
+	run(w, SECOND);
+	assert_as_planned(w);
+	assert_idle(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -328,6 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_refused_devices_do_not_count, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_gone_before_it_was_told, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_storm, setup_synced, teardown),
+		cmocka_unit_test_setup_teardown(test_waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_verification, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_verification_fails, setup_synced, teardown),
 		cmocka_unit_test_setup_teardown(test_backoff_is_kept, setup_synced, teardown),
