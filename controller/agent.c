@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "datapath/kernel_advisories.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -259,6 +260,15 @@ static int refresh_facts(struct agent *a)
 	return r;
 }
 
+static void log_kernel(const struct facts *facts)
+{
+	struct kernel_advisory all[KERNEL_ADVISORIES_MAX];
+	size_t n = kernel_advisories(facts->kernel, facts->kernel_version, all);
+
+	for (size_t i = 0; i < n; i++)
+		log_warning("kernel %s: %s %s: %s", facts->kernel, all[i].what, all[i].effect, all[i].mend);
+}
+
 static int probe_features(struct agent *a)
 {
 	struct features old = a->facts.features;
@@ -279,6 +289,8 @@ static int probe_features(struct agent *a)
 	a->figures.probe_error[0] = '\0';
 	a->probe_tries = 0;
 	a->have_features = true;
+	if (first)
+		log_kernel(&a->facts);
 	if (!new->flowtable) {
 		if (first || old.flowtable || strcmp(old.reason, new->reason))
 			log_warning("this kernel cannot accelerate: %s; every packet takes the normal path",
@@ -369,6 +381,23 @@ static void record_devices(struct agent *a, const struct sync_result *result)
 	} else {
 		a->device_tries = 0;
 	}
+}
+
+/* What came of flowtable.hardwareOffload: auto, said once per change. */
+static void record_hardware(struct agent *a, const struct sync_result *result)
+{
+	struct agent_figures *f = &a->figures;
+
+	if (f->hardware == result->hardware && !strcmp(f->hardware_reason, result->hardware_reason))
+		return;
+	if (result->hardware)
+		log_info("the flowtable is offloaded to hardware");
+	else if (result->hardware_reason[0])
+		log_info("no hardware offload: %s; the flowtable works in software", result->hardware_reason);
+	else if (f->hardware)
+		log_info("the flowtable works in software again");
+	f->hardware = result->hardware;
+	snprintf(f->hardware_reason, sizeof(f->hardware_reason), "%s", result->hardware_reason);
 }
 
 static void record_duration(struct agent_figures *f, double seconds)
@@ -550,6 +579,7 @@ static void sync_kernel(struct agent *a, uint64_t start, bool verify)
 			record_sync(a, &result, (double)(now(a) - start) / SECOND);
 		record_success(a, &result);
 		record_devices(a, &result);
+		record_hardware(a, &result);
 	}
 	if (r >= 0 && looked) {
 		a->figures.last_verified = a->edges.wall(a->edges.arg);

@@ -88,6 +88,8 @@ struct agent_figures {
 	uint64_t repaired[REPAIR_KINDS]; /* repairs by what they put right; one may be of several kinds */
 	char last_actor[ACTORS_SIZE];    /* who made the last repair necessary, "" unknown */
 	uint64_t reloads, reloads_failed;
+	bool hardware;            /* the flowtable is offloaded to hardware */
+	char hardware_reason[96]; /* why not though asked for, "": it is, or nobody asked */
 	/* Present failures as text, "" where there is none. */
 	char sync_error[AGENT_ERROR_SIZE];
 	enum sync_failure sync_failure; /* of 'sync_error' */

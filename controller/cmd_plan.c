@@ -112,8 +112,10 @@ static int read_facts_live(struct facts *ret, struct error *err)
 	int r;
 
 	memset(ret, 0, sizeof(*ret));
-	if (uname(&uts) == 0)
+	if (uname(&uts) == 0) {
 		snprintf(ret->kernel, sizeof(ret->kernel), "%s", uts.release);
+		snprintf(ret->kernel_version, sizeof(ret->kernel_version), "%s", uts.version);
+	}
 	r = facts_watch_open(&watch, err);
 	if (r < 0)
 		return r;

@@ -512,8 +512,11 @@ static int start(struct runner *r, const struct cli_options *o, const char *node
 	cluster_observe(r->cluster, &observer);
 	n = open_kernel(r, err);
 	agent_init(&r->agent, node, config, r->cluster, r->backend, &edges);
-	if (uname(&uts) == 0)
+	if (uname(&uts) == 0) {
 		snprintf(r->agent.facts.kernel, sizeof(r->agent.facts.kernel), "%s", uts.release);
+		snprintf(r->agent.facts.kernel_version, sizeof(r->agent.facts.kernel_version), "%s",
+			uts.version);
+	}
 	if (n < 0)
 		return n;
 	r->instance = instance_new(r->base, node, on_instance, r);

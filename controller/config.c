@@ -24,7 +24,8 @@ static const char *const initial_list_names[] = {"gzip", "watchlist", NULL};
 static const char *const level_names[] = {"error", "warning", "info", "debug", NULL};
 static const char *const format_names[] = {"text", "json", NULL};
 static const char *const bool_names[] = {"false", "true", NULL};
-static const char *const accounting_names[] = {"off", "auto", NULL};
+static const char *const off_auto_names[] = {"off", "auto", NULL};
+static const char *const bad_kernel_names[] = {"refuse", "use", NULL};
 static const char *const on_exit_names[] = {"keep", "cleanup", NULL};
 static const char *const api_version_names[] = {CONFIG_API_VERSION, NULL};
 static const char *const kind_names[] = {CONFIG_KIND, NULL};
@@ -73,9 +74,10 @@ static const struct key keys[] = {
 	{"interfaces.pods", KEY_GLOBS, offsetof(struct config, pods)},
 	{"interfaces.exclude", KEY_GLOBS, offsetof(struct config, exclude_interfaces)},
 	{"exclude.cidrs", KEY_CIDRS, offsetof(struct config, exclude_cidrs)},
-	{"flowtable.hardwareOffload", KEY_FIXED, .fixed = "off"},
+	{"flowtable.hardwareOffload", KEY_BOOL, offsetof(struct config, hardware_offload), off_auto_names},
+	{"flowtable.knownBadKernel", KEY_BOOL, offsetof(struct config, use_bad_kernel), bad_kernel_names},
 	{"flowtable.policyChange", KEY_FIXED, .fixed = "ignore"},
-	{"flowtable.accounting", KEY_BOOL, offsetof(struct config, accounting), accounting_names},
+	{"flowtable.accounting", KEY_BOOL, offsetof(struct config, accounting), off_auto_names},
 	{"redirect.via", KEY_FIXED, .fixed = "nft"},
 	{"redirect.preference", KEY_FIXED, .fixed = "40010"},
 	{"kubernetes.endpoints", KEY_ENUM, offsetof(struct config, endpoints), endpoints_names},

@@ -51,6 +51,8 @@ struct config {
 	struct string_list exclude_interfaces; /* interfaces.exclude */
 	struct prefix_list exclude_cidrs;      /* exclude.cidrs */
 	bool accounting;                       /* flowtable.accounting: auto (true) | off */
+	bool hardware_offload;                 /* flowtable.hardwareOffload: off (false) | auto */
+	bool use_bad_kernel;                   /* flowtable.knownBadKernel: refuse (false) | use */
 	enum endpoints_mode endpoints;         /* kubernetes.endpoints: auto | slices | endpoints | off */
 	bool watchlist;                        /* kubernetes.initialList: gzip (false) | watchlist */
 	char *listen_host; /* listen: 127.0.0.1:19500, without brackets; or CONFIG_LISTEN_NODE */

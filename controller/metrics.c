@@ -2,6 +2,7 @@
 #include "controller/metrics.h"
 
 #include "base/mem.h"
+#include "datapath/kernel_advisories.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -85,6 +86,22 @@ static void write_flows(struct writer *w, const struct metrics_input *in)
 		"reason", failure_names, failures, ARRAY_SIZE(failure_names));
 }
 
+static void write_kernel(struct writer *w, const struct agent *a)
+{
+	struct kernel_advisory all[KERNEL_ADVISORIES_MAX];
+	size_t n = kernel_advisories(a->facts.kernel, a->facts.kernel_version, all);
+	char labels[96];
+
+	family(w, "kernel_advisory", "gauge",
+		"1 for what is known to be wrong with flowtables in this kernel version.");
+	for (size_t i = 0; i < n; i++) {
+		snprintf(labels, sizeof(labels), "advisory=\"%s\",severity=\"%s\"", all[i].id,
+			advisory_severity_names[all[i].severity]);
+		sample_u64(w, "kernel_advisory", labels, 1);
+	}
+	gauge(w, "hardware_offload", "Whether the flowtable is offloaded to hardware.", a->figures.hardware);
+}
+
 static void write_plan(struct writer *w, const struct metrics_input *in)
 {
 	const struct plan *p = in->agent->plan; /* empty before the first one */
@@ -121,6 +138,7 @@ static void write_plan(struct writer *w, const struct metrics_input *in)
 		snprintf(labels, sizeof(labels), "kind=\"%s\"", cluster_kind_names[p->kind]);
 		sample_u64(w, "cluster_kind", labels, 1);
 	}
+	write_kernel(w, in->agent);
 	gauge(w, "flowtable_supported", "Whether this kernel has flowtables.",
 		in->agent->facts.features.flowtable);
 	gauge(w, "warnings", "Conditions that an operator should look at; `slipstream status` lists them.",

@@ -4,6 +4,7 @@
 
 #include "base/mem.h"
 #include "controller/plan_private.h"
+#include "datapath/kernel_advisories.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +54,8 @@ static void find_kind(struct planner *p)
 /* Why there shall be no table, NULL when there shall be one. */
 static const char *why_not(const struct planner *p)
 {
+	struct kernel_advisory a;
+
 	if (!p->config->enabled)
 		return "disabled in the configuration (enabled: false)";
 	if (p->own && p->own->acceleration_disabled)
@@ -60,7 +63,18 @@ static const char *why_not(const struct planner *p)
 	if (!p->facts->features.nftables || !p->facts->features.flowtable)
 		return p->facts->features.reason[0] ? p->facts->features.reason
 						    : "the kernel has no flowtables";
+	if (!p->config->use_bad_kernel && kernel_refused(p->facts->kernel, p->facts->kernel_version, &a))
+		return a.refusal;
 	return NULL;
+}
+
+static void warn_kernel(struct planner *p)
+{
+	struct kernel_advisory all[KERNEL_ADVISORIES_MAX];
+	size_t n = kernel_advisories(p->facts->kernel, p->facts->kernel_version, all);
+
+	for (size_t i = 0; i < n; i++)
+		plan_warn(p, "kernel", "%s %s: %s", all[i].what, all[i].effect, all[i].mend);
 }
 
 static void set_type(struct plan *plan, enum traffic_type type, enum engine engine, const char *reason)
@@ -242,6 +256,7 @@ bool plan_base(struct planner *p)
 	p->family[0] = p->family[1] = false;
 	p->own = cluster_node(p->cluster, p->node);
 	find_kind(p);
+	warn_kernel(p);
 	why = why_not(p);
 	if (why) {
 		for (int i = 0; i < TRAFFIC_TYPES; i++)
@@ -250,6 +265,7 @@ bool plan_base(struct planner *p)
 	}
 	rs->present = true;
 	rs->accounting = p->config->accounting;
+	rs->hardware_offload = p->config->hardware_offload;
 	choose_engines(p);
 	enough = check_own_node(p);
 	if (enough) {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "controller/status.h"
 
+#include "datapath/kernel_advisories.h"
+
 #include <json-c/json.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,6 +77,31 @@ static void add_warning(struct json_object *array, const char *object, const cha
 	put_text(o, "text", text);
 }
 
+static void add_advisories(struct json_object *array, const struct facts *facts)
+{
+	struct kernel_advisory all[KERNEL_ADVISORIES_MAX];
+	size_t n = kernel_advisories(facts->kernel, facts->kernel_version, all);
+
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = append_object(array);
+
+		put_text(o, "id", all[i].id);
+		put_text(o, "severity", advisory_severity_names[all[i].severity]);
+		put_text(o, "what", all[i].what);
+		put_text(o, "effect", all[i].effect);
+		put_text(o, "mend", all[i].mend);
+	}
+}
+
+static void add_hardware(struct json_object *root, const struct agent *a)
+{
+	struct json_object *o = add_object(root, "hardwareOffload");
+
+	put_text(o, "configured", a->config.hardware_offload ? "auto" : "off");
+	put_bool(o, "inForce", a->figures.hardware);
+	put_text(o, "reason", a->figures.hardware_reason);
+}
+
 /* Returns the array "warnings". */
 static struct json_object *add_plan(struct json_object *root, const struct plan *p, const struct facts *facts)
 {
@@ -86,6 +113,7 @@ static struct json_object *add_plan(struct json_object *root, const struct plan 
 	put_bool(o, "flowtable", facts->features.flowtable);
 	put_bool(o, "flowtableCounter", facts->features.flowtable_counter);
 	put_text(o, "reason", facts->features.reason);
+	add_advisories(add_array(root, "kernelAdvisories"), facts);
 	o = add_object(root, "cluster");
 	put_text(o, "kind", cluster_kind_names[p->kind]);
 	put_text(o, "reason", p->kind_reason);
@@ -235,6 +263,7 @@ void status_json(const struct metrics_input *in, struct strbuf *out)
 		add_warning(warnings, "configuration", a->figures.config_error);
 	if (in->ended->cannot)
 		add_warning(warnings, "kernel", in->ended->problem);
+	add_hardware(root, a);
 	add_sync(root, &a->figures);
 	add_ended(root, in->ended);
 	add_source(root, in->source, in->cluster);

@@ -264,6 +264,12 @@ int status_text(const char *json, size_t len, struct strbuf *out, struct error *
 	features = get(root, "features");
 	if (features && !truth(features, "flowtable"))
 		strbuf_printf(out, "no acceleration: %s\n", text(features, "reason"));
+	if (get(root, "hardwareOffload") &&
+		strcmp(text(get(root, "hardwareOffload"), "configured"), "off") != 0)
+		strbuf_printf(out, "hardware offload: %s\n",
+			truth(get(root, "hardwareOffload"), "inForce")
+				? "in force"
+				: text(get(root, "hardwareOffload"), "reason"));
 	print_types(root, out);
 	print_devices(root, out);
 	print_sync(root, out);

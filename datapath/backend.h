@@ -49,6 +49,8 @@ struct sync_result {
 	 * refused, before or now, do not count.
 	 */
 	unsigned found[REPAIR_KINDS];
+	bool hardware;                 /* the flowtable has the flag `offload` */
+	char hardware_reason[96];      /* why not though asked for, "": all take it, or not asked for */
 	bool created;                  /* the table was not there */
 	struct device_failure *failed; /* freed by sync_result_done() */
 	size_t n_failed;

@@ -152,7 +152,8 @@ bool facts_equal_routes(const struct facts *a, const struct facts *b)
 
 bool facts_equal(const struct facts *a, const struct facts *b)
 {
-	return strcmp(a->kernel, b->kernel) == 0 && a->features.nftables == b->features.nftables &&
+	return strcmp(a->kernel, b->kernel) == 0 && strcmp(a->kernel_version, b->kernel_version) == 0 &&
+	       a->features.nftables == b->features.nftables &&
 	       a->features.flowtable == b->features.flowtable &&
 	       a->features.flowtable_counter == b->features.flowtable_counter &&
 	       strcmp(a->features.reason, b->features.reason) == 0 &&

@@ -66,7 +66,8 @@ struct features {
 };
 
 struct facts {
-	char kernel[65]; /* utsname.release */
+	char kernel[65];         /* utsname.release */
+	char kernel_version[65]; /* utsname.version */
 	struct features features;
 	bool kube_proxy_nftables; /* table ip or ip6 kube-proxy */
 	bool kube_proxy_iptables; /* chain KUBE-SERVICES in table ip or ip6 nat */

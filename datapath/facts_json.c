@@ -47,6 +47,7 @@ struct field {
 
 static const struct field top_fields[] = {
 	FIELD(FIELD_STRING, struct facts, kernel, "kernel", .always = true),
+	FIELD(FIELD_STRING, struct facts, kernel_version, "kernelVersion"),
 	FIELD(FIELD_BOOL, struct facts, kube_proxy_nftables, "kubeProxyNftables", .always = true),
 	FIELD(FIELD_BOOL, struct facts, kube_proxy_iptables, "kubeProxyIptables", .always = true),
 	FIELD(FIELD_BOOL, struct facts, notrack, "notrack", .always = true),

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/mem.h"
+#include "datapath/hardware_offload.h"
 #include "datapath/nft.h"
 #include "datapath/nft_batch.h"
 #include "datapath/nft_dump.h"
 #include "datapath/nft_encode.h"
+#include "datapath/nft_probe_private.h"
 #include "datapath/nft_sync.h"
 
 #include <errno.h>
@@ -18,6 +20,8 @@ struct nft_backend {
 	bool present; /* with that, there is a table */
 	/* Devices that it did not take. They travel alone, so that the rest still is one transaction. */
 	struct device_list refused;
+	struct hardware_offload hardware;
+	bool in_hardware; /* the flowtable has the flag */
 };
 
 #define LOOKS 5 /* of one backend_sync() */
@@ -267,12 +271,45 @@ static int apply_change(struct nft_backend *n, const struct nft_change *c, const
 	return code;
 }
 
+static int ask_hardware(void *arg, const char *device)
+{
+	return nft_probe_hardware(&((struct nft_backend *)arg)->transactions, device);
+}
+
+static void report_hardware(const struct nft_backend *n, struct sync_result *ret)
+{
+	const struct hardware_offload *h = &n->hardware;
+
+	ret->hardware = n->in_hardware;
+	if (h->refused)
+		snprintf(ret->hardware_reason, sizeof(ret->hardware_reason), "%s refused it: %s", h->device,
+			strerror(-h->code));
+	else if (h->wanted && !n->in_hardware)
+		snprintf(ret->hardware_reason, sizeof(ret->hardware_reason), "there is no device yet");
+}
+
+/* Whether the flowtable that is there shall have the flag. One that has it wrongly is replaced. */
+static bool choose_hardware(
+	struct nft_backend *n, const struct ruleset *desired, struct nft_observed *observed)
+{
+	const struct device_list want = {.items = desired->devices, .n = desired->n_devices};
+	const struct device_list bound = {.items = observed->state.devices, .n = observed->state.n_devices};
+	bool has = observed->flowtable && observed->flowtable_flags & NFT_FLOWTABLE_HW_OFFLOAD;
+	bool shall = hardware_offload_decide(
+		&n->hardware, desired->hardware_offload, &want, has ? &bound : NULL, ask_hardware, n);
+
+	if (observed->flowtable && has != shall)
+		nft_observed_drop_flowtable(observed);
+	return shall;
+}
+
 /* Looks, compares, sends; 'checked': only if nobody committed anything in between. */
 static int sync_once(struct nft_backend *n, const struct ruleset *desired, bool checked,
 	struct sync_result *ret, struct error *err)
 {
 	struct nft_observed observed = {0};
 	struct nft_change change;
+	bool flowtable;
 	uint32_t generation = 0;
 	int code = checked ? nft_generation(&n->dumps, &generation) : 0;
 
@@ -293,7 +330,11 @@ static int sync_once(struct nft_backend *n, const struct ruleset *desired, bool 
 			RULESET_COMMENT);
 		goto out;
 	}
-	nft_change_observed(&observed, desired, &change);
+	flowtable = observed.flowtable;
+	n->in_hardware = choose_hardware(n, desired, &observed);
+	nft_change_observed(&observed, desired, n->in_hardware, &change);
+	if (flowtable && !observed.flowtable)
+		change.found[REPAIR_FLOWTABLE] = 0; /* our own choice */
 	change.generation = generation;
 	code = apply_change(n, &change, desired, ret, err);
 	if (code && change.flush_rules && code != -ENOENT && !look_again(code)) {
@@ -302,12 +343,13 @@ static int sync_once(struct nft_backend *n, const struct ruleset *desired, bool 
 
 		memcpy(found, change.found, sizeof(found));
 		nft_change_done(&change);
-		nft_change_replace(desired, &change);
+		nft_change_replace(desired, n->in_hardware, &change);
 		memcpy(change.found, found, sizeof(found));
 		change.generation = generation;
 		code = apply_change(n, &change, desired, ret, err);
 	}
 	nft_change_done(&change);
+	report_hardware(n, ret);
 out:
 	nft_observed_done(&observed);
 	return code;
@@ -338,6 +380,13 @@ static int nft_sync(
 	return code;
 }
 
+/* Whether one of the devices that come must not meet the flag. The first of all may bring it. */
+static bool refuses_hardware(struct nft_backend *n, const struct device_list *add)
+{
+	return n->hardware.wanted && !n->hardware.refused && add->n &&
+	       hardware_offload_decide(&n->hardware, true, add, NULL, ask_hardware, n) != n->in_hardware;
+}
+
 static int nft_apply(struct backend *b, const struct ruleset *desired, const struct ruleset_delta *delta,
 	struct sync_result *ret, struct error *err)
 {
@@ -351,9 +400,12 @@ static int nft_apply(struct backend *b, const struct ruleset *desired, const str
 			err, -ESTALE, "table inet " RULESET_TABLE, NULL, "what the kernel has is not known");
 	if (!desired->present)
 		return 0;
+	if (n->hardware.wanted != desired->hardware_offload || refuses_hardware(n, &delta->add_devices))
+		return error_set(err, -ESTALE, "flowtable " RULESET_FLOWTABLE, NULL, "it has to be replaced");
 	nft_change_delta(delta, &change);
 	code = apply_change(n, &change, desired, ret, err);
 	nft_change_done(&change);
+	report_hardware(n, ret);
 	if (code)
 		n->known = false;
 	return code;

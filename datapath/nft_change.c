@@ -136,8 +136,10 @@ static void count_found(
 		found[REPAIR_FOREIGN] = 1;
 }
 
-void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret)
+void nft_change_observed(
+	struct nft_observed *observed, const struct ruleset *to, bool hardware, struct nft_change *ret)
 {
+	const uint32_t flags = NFT_FLOWTABLE_COUNTER | (hardware ? NFT_FLOWTABLE_HW_OFFLOAD : 0);
 	bool chain_differs[RULESET_CHAINS];
 
 	memset(ret, 0, sizeof(*ret));
@@ -148,7 +150,8 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 	ret->strays = observed->strays;
 	ret->n_strays = observed->n_strays;
 	ret->flush_rules = observed->n_strays || observed->stray_rules;
-	ret->flowtable = !observed->flowtable || observed->flowtable_flags != NFT_FLOWTABLE_COUNTER;
+	ret->flowtable = !observed->flowtable || observed->flowtable_flags != flags;
+	ret->flowtable_flags = flags;
 	for (size_t i = 0; i < TRAFFIC_TYPES; i++)
 		ret->counters[i] = !observed->counters[i];
 	for (size_t i = 0; i < RULESET_SETS; i++)
@@ -165,11 +168,11 @@ void nft_change_observed(struct nft_observed *observed, const struct ruleset *to
 	plan_elements(observed, to, ret);
 }
 
-void nft_change_replace(const struct ruleset *to, struct nft_change *ret)
+void nft_change_replace(const struct ruleset *to, bool hardware, struct nft_change *ret)
 {
 	struct nft_observed nothing = {.table = NFT_TABLE_ABSENT};
 
-	nft_change_observed(&nothing, to, ret);
+	nft_change_observed(&nothing, to, hardware, ret);
 	ret->delete_first = true;
 }
 
@@ -243,7 +246,7 @@ static void put_strays(struct nft_batch *b, const struct nft_change *c)
 	}
 }
 
-static void put_flowtable(struct nft_batch *b)
+static void put_flowtable(struct nft_batch *b, uint32_t flags)
 {
 	struct nlmsghdr *nlh = nft_batch_message(
 		b, NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE, ROOM, "flowtable " RULESET_FLOWTABLE);
@@ -251,7 +254,7 @@ static void put_flowtable(struct nft_batch *b)
 
 	mnl_attr_put_strz(nlh, NFTA_FLOWTABLE_TABLE, RULESET_TABLE);
 	mnl_attr_put_strz(nlh, NFTA_FLOWTABLE_NAME, RULESET_FLOWTABLE);
-	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_FLAGS, htonl(NFT_FLOWTABLE_COUNTER));
+	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_FLAGS, htonl(flags));
 	hook = mnl_attr_nest_start(nlh, NFTA_FLOWTABLE_HOOK);
 	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_HOOK_NUM, htonl(NF_NETDEV_INGRESS));
 	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_HOOK_PRIORITY, htonl(0));
@@ -328,7 +331,7 @@ static void put_rules(struct nft_batch *b, enum ruleset_chain chain, const struc
 static void put_objects(struct nft_batch *b, const struct nft_change *c)
 {
 	if (c->flowtable)
-		put_flowtable(b);
+		put_flowtable(b, c->flowtable_flags);
 	for (int i = 0; i < TRAFFIC_TYPES; i++) {
 		if (c->counters[i])
 			put_counter(b, i);

@@ -143,6 +143,14 @@ static void observe_hook(struct nft_observed *o, const struct nlattr *hook, bool
 	}
 }
 
+void nft_observed_drop_flowtable(struct nft_observed *o)
+{
+	add_stray(o, NFT_MSG_DELFLOWTABLE, 0, RULESET_FLOWTABLE);
+	o->flowtable = false;
+	o->flowtable_flags = 0;
+	o->state.n_devices = 0;
+}
+
 static int on_flowtable(const struct nlmsghdr *nlh, void *arg)
 {
 	struct nft_observed *o = arg;
@@ -177,14 +185,11 @@ static int on_flowtable(const struct nlmsghdr *nlh, void *arg)
 	}
 	if (hook)
 		observe_hook(o, hook, &ours);
-	/* Hardware offload cannot be switched in place (nft_flowtable_update()). */
-	ours &= !(flags & ~(uint32_t)NFT_FLOWTABLE_COUNTER);
-	o->flowtable = ours;
+	ours &= !(flags & ~(uint32_t)(NFT_FLOWTABLE_COUNTER | NFT_FLOWTABLE_HW_OFFLOAD));
+	o->flowtable = true;
 	o->flowtable_flags = flags;
-	if (!ours) {
-		add_stray(o, NFT_MSG_DELFLOWTABLE, 0, name);
-		o->state.n_devices = 0;
-	}
+	if (!ours)
+		nft_observed_drop_flowtable(o);
 	return 0;
 }
 
@@ -201,6 +206,9 @@ static int on_set(const struct nlmsghdr *nlh, void *arg)
 		goto out;
 	}
 	name = nftnl_set_get_str(s, NFTNL_SET_NAME);
+	/* One without a name goes with its rule, and cannot be removed by itself. */
+	if (nftnl_set_get_u32(s, NFTNL_SET_FLAGS) & NFT_SET_ANONYMOUS)
+		goto out;
 	if (!name || !is_our_table(nftnl_set_get_str(s, NFTNL_SET_TABLE)))
 		goto out;
 	for (int i = 0; i < RULESET_SETS; i++) {
@@ -273,6 +281,9 @@ static int on_chain(const struct nlmsghdr *nlh, void *arg)
 		goto out;
 	}
 	name = nftnl_chain_get_str(c, NFTNL_CHAIN_NAME);
+	/* As with sets. */
+	if (nftnl_chain_get_u32(c, NFTNL_CHAIN_FLAGS) & NFT_CHAIN_BINDING)
+		goto out;
 	if (!name || !is_our_table(nftnl_chain_get_str(c, NFTNL_CHAIN_TABLE)))
 		goto out; /* the kernel has no filter by table before 6.x */
 	i = find_name(ruleset_chain_names, RULESET_CHAINS, name);

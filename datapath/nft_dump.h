@@ -51,6 +51,8 @@ int nft_observe_table(
 	struct nft_socket *s, enum nft_table_state *ret, uint32_t *ret_flags, struct error *err);
 /* All of it; on failure '*ret' is to be done as well. */
 int nft_observe(struct nft_socket *s, struct nft_observed *ret, struct error *err);
+/* The flowtable has to be replaced: it becomes a stray. */
+void nft_observed_drop_flowtable(struct nft_observed *o);
 void nft_observed_done(struct nft_observed *o);
 /* Packets of the named counters; -ENOENT when there are none. */
 int nft_read_counters(struct nft_socket *s, uint64_t ret[TRAFFIC_TYPES], struct error *err);

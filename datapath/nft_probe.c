@@ -26,18 +26,24 @@ static void put_probe_table(struct nft_batch *b)
 	nft_batch_end(b, nlh);
 }
 
-static void put_probe_flowtable(struct nft_batch *b, bool counter)
+/* 'device' NULL: none */
+static void put_probe_flowtable(struct nft_batch *b, uint32_t flags, const char *device)
 {
 	struct nlmsghdr *nlh = nft_batch_message(b, NFT_MSG_NEWFLOWTABLE, NLM_F_CREATE, ROOM, "flowtable");
-	struct nlattr *hook;
+	struct nlattr *hook, *devices;
 
 	mnl_attr_put_strz(nlh, NFTA_FLOWTABLE_TABLE, PROBE_TABLE);
 	mnl_attr_put_strz(nlh, NFTA_FLOWTABLE_NAME, RULESET_FLOWTABLE);
-	if (counter)
-		mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_FLAGS, htonl(NFT_FLOWTABLE_COUNTER));
+	if (flags)
+		mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_FLAGS, htonl(flags));
 	hook = mnl_attr_nest_start(nlh, NFTA_FLOWTABLE_HOOK);
 	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_HOOK_NUM, htonl(NF_NETDEV_INGRESS));
 	mnl_attr_put_u32(nlh, NFTA_FLOWTABLE_HOOK_PRIORITY, htonl(0));
+	if (device) {
+		devices = mnl_attr_nest_start(nlh, NFTA_FLOWTABLE_HOOK_DEVS);
+		mnl_attr_put_strz(nlh, NFTA_DEVICE_NAME, device);
+		mnl_attr_nest_end(nlh, devices);
+	}
 	mnl_attr_nest_end(nlh, hook);
 	nft_batch_end(b, nlh);
 }
@@ -80,12 +86,24 @@ static struct nft_failure probe_flowtable(struct nft_socket *s, bool counter)
 	struct nft_failure failure;
 
 	put_probe_table(&batch);
-	put_probe_flowtable(&batch, counter);
+	put_probe_flowtable(&batch, counter ? NFT_FLOWTABLE_COUNTER : 0, NULL);
 	put_probe_chain(&batch);
 	put_probe_rule(&batch);
 	nft_batch_send(s, &batch, false, &failure);
 	nft_batch_done(&batch);
 	return failure;
+}
+
+int nft_probe_hardware(struct nft_socket *s, const char *device)
+{
+	struct nft_batch batch = {0};
+	struct nft_failure failure;
+
+	put_probe_table(&batch);
+	put_probe_flowtable(&batch, NFT_FLOWTABLE_COUNTER | NFT_FLOWTABLE_HW_OFFLOAD, device);
+	nft_batch_send(s, &batch, false, &failure);
+	nft_batch_done(&batch);
+	return failure.code;
 }
 
 static void probe_reason(const struct nft_failure *f, struct features *ret)

@@ -17,4 +17,7 @@ enum probe_message { PROBE_MESSAGE_TABLE, PROBE_MESSAGE_FLOWTABLE, PROBE_MESSAGE
  */
 int nft_probe_judge(const struct nft_failure *f, struct features *ret, struct error *err);
 
+/* Whether a flowtable with the flag `offload` takes this device: 0 or a negative errno. Validated, never committed. */
+int nft_probe_hardware(struct nft_socket *s, const char *device);
+
 #endif

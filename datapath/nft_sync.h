@@ -17,7 +17,8 @@ struct nft_change {
 	bool delete_first; /* there is one that cannot be turned into ours */
 	bool flush_rules;  /* all rules go first: objects have to be replaced */
 	bool reset_table;  /* its flags are not ours */
-	bool flowtable;    /* to be created or to get its flag */
+	bool flowtable;    /* to be created or to get its flags */
+	uint32_t flowtable_flags;
 	bool counters[TRAFFIC_TYPES];
 	bool sets[RULESET_SETS]; /* to be created */
 	bool chains[RULESET_CHAINS];
@@ -31,10 +32,11 @@ struct nft_change {
 	unsigned found[REPAIR_KINDS]; /* as struct sync_result has it, but for devices that are refused */
 };
 
-/* Of an observation, which must outlive the change; its table is absent or ours. */
-void nft_change_observed(struct nft_observed *observed, const struct ruleset *to, struct nft_change *ret);
+/* Of an observation, which may lose its flowtable by it and must outlive the change; its table is absent or ours. */
+void nft_change_observed(
+	struct nft_observed *observed, const struct ruleset *to, bool hardware, struct nft_change *ret);
 /* A new table in the place of the one that is there; its flows go through the slow path once. */
-void nft_change_replace(const struct ruleset *to, struct nft_change *ret);
+void nft_change_replace(const struct ruleset *to, bool hardware, struct nft_change *ret);
 /* Of a known delta, which must outlive the change. */
 void nft_change_delta(const struct ruleset_delta *delta, struct nft_change *ret);
 void nft_change_done(struct nft_change *c);

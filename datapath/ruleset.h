@@ -205,6 +205,7 @@ struct ruleset {
 	size_t n_classes, cap_classes;
 	bool off[TRAFFIC_TYPES];
 	bool accounting;
+	bool hardware_offload; /* where every device takes it: hardware_offload.h; not in the text */
 };
 
 void ruleset_done(struct ruleset *rs);

@@ -54,6 +54,8 @@ static void test_defaults(void **state)
 			fail_msg("%s", error_text(&err));
 		assert_true(c.enabled);
 		assert_true(c.accounting);
+		assert_false(c.hardware_offload);
+		assert_false(c.use_bad_kernel);
 		assert_false(c.cleanup_on_exit);
 		assert_int_equal(c.cluster, CLUSTER_AUTO);
 		for (int t = 0; t < TRAFFIC_TYPES; t++)
@@ -91,7 +93,8 @@ static void test_every_key(void **state)
 		"  other: {engine: off}\n"
 		"interfaces: {uplinks: [eth0, 'bond*'], pods: ['veth*'], exclude: [docker0]}\n"
 		"exclude: {cidrs: [192.0.2.0/24]}\n"
-		"flowtable: {hardwareOffload: off, policyChange: ignore, accounting: off}\n"
+		"flowtable: {hardwareOffload: auto, knownBadKernel: use, policyChange: ignore, accounting: "
+		"off}\n"
 		"redirect: {via: nft, preference: 40010}\n"
 		"kubernetes: {endpoints: endpoints, initialList: watchlist}\n"
 		"listen: '[::1]:0'\n"
@@ -120,6 +123,8 @@ static void test_every_key(void **state)
 	assert_string_equal(c.exclude_interfaces.items[0], "docker0");
 	assert_string_equal(prefix_text(&c.exclude_cidrs.items[0], cidr), "192.0.2.0/24");
 	assert_false(c.accounting);
+	assert_true(c.hardware_offload);
+	assert_true(c.use_bad_kernel);
 	assert_int_equal(c.endpoints, ENDPOINTS_ENDPOINTS);
 	assert_true(c.watchlist);
 	assert_string_equal(c.listen_host, "::1");
@@ -205,8 +210,9 @@ static void test_not_in_this_version(void **state)
 	(void)state;
 	refused("traffic:\n  pod-to-pod:\n    engine: redirect\n", 3, "traffic.pod-to-pod.engine",
 		"redirect is not supported by this version", "allowed: auto, flowtable, off");
-	refused("flowtable: {hardwareOffload: auto}\n", 1, "flowtable.hardwareOffload",
-		"not supported by this version", "off");
+	refused("flowtable: {hardwareOffload: on}\n", 1, "flowtable.hardwareOffload", "on", "off, auto");
+	refused("flowtable: {knownBadKernel: ignore}\n", 1, "flowtable.knownBadKernel", "ignore",
+		"refuse, use");
 	refused("flowtable: {policyChange: reevaluate}\n", 1, "flowtable.policyChange",
 		"not supported by this version", "ignore");
 	refused("redirect: {via: tc}\n", 1, "redirect.via", "not supported by this version", "nft");

@@ -50,6 +50,7 @@ static void sample(struct facts *f)
 {
 	memset(f, 0, sizeof(*f));
 	snprintf(f->kernel, sizeof(f->kernel), "6.12.0-1");
+	snprintf(f->kernel_version, sizeof(f->kernel_version), "#1 SMP");
 	f->features = (struct features){.nftables = true, .flowtable = true};
 	snprintf(f->features.reason, sizeof(f->features.reason), "no \"counter\" \\ flag\n");
 	f->notrack = true;
@@ -225,6 +226,7 @@ static void test_json_round(void **state)
 	assert_string_equal(text,
 		"{\n"
 		"  \"kernel\": \"6.12.0-1\",\n"
+		"  \"kernelVersion\": \"#1 SMP\",\n"
 		"  \"kubeProxyNftables\": false,\n"
 		"  \"kubeProxyIptables\": false,\n"
 		"  \"notrack\": true,\n"
