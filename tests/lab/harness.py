@@ -62,10 +62,11 @@ class Connection:
 class Agent:
     """`slipstream run` in a node's namespace."""
 
-    def __init__(self, lab, node, config, manifests):
+    def __init__(self, lab, node, config, manifests, name=None):
+        """name: of its files, where it is not the only one of its node."""
         self.lab, self.node, self.config, self.manifests = lab, node, config, manifests
-        self.config_file = f"{lab.folder}/{node}.conf/config.yaml"
-        self.log = f"{lab.folder}/{node}.log"
+        self.config_file = f"{lab.folder}/{name or node}.conf/config.yaml"
+        self.log = f"{lab.folder}/{name or node}.log"
         self.process = None
         os.makedirs(os.path.dirname(self.config_file), exist_ok=True)
         self.write_config(config)

@@ -92,6 +92,8 @@ def prepare(args, kernels):
     os.makedirs(os.path.join(args.build, "lab"), exist_ok=True)
     subprocess.run(("cc", "-O2", "-Wall", "-Wextra", "-o", os.path.join(args.build, "lab", "flow"),
                     os.path.join(HERE, "flow.c")), check=True)
+    if os.path.exists(os.path.join(args.build, "CMakeCache.txt")):
+        subprocess.run(("cmake", "--build", args.build, "--target", "batches"), stdout=subprocess.DEVNULL, check=True)
     cache = os.environ.get("SLIPSTREAM_CACHE") or os.path.expanduser("~/.cache/slipstream")
     there = {}
     for kernel in kernels:

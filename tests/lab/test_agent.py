@@ -181,9 +181,8 @@ def test_rule_deleted_by_somebody_else(lab):
     lab.accelerated("p11", lab.pods["p21"].ips[0], PORT, {"pod-to-pod": 1}, content=False)
 
 
-@lab_test(agent=True, smoke=True)
-def test_plan_is_what_is_programmed(lab):
-    """The text of `plan` is accepted by a real nft where its devices exist, and loads to the very table of the agent."""
+def as_planned(lab):
+    """The text of `plan`, as a real nft lists it after loading it where its devices exist; and the table of the agent."""
     a = lab.agents["n1"]
     text = run("n1", *a.argv("plan"))
     run("n1", "nft", "-c", "-f", "-", input=text)
@@ -196,6 +195,13 @@ def test_plan_is_what_is_programmed(lab):
         loaded = run("scratch", "nft", "-s", "list", "table", "inet", "slipstream")
     finally:
         run(None, "ip", "netns", "del", "scratch")
+    return loaded, programmed
+
+
+@lab_test(agent=True, smoke=True)
+def test_plan_is_what_is_programmed(lab):
+    """The text of `plan` loads to the very table of the agent."""
+    loaded, programmed = as_planned(lab)
     assert loaded == programmed, "plan loads to:\n" + "\n".join(
         x for x in loaded.splitlines() if x not in programmed.splitlines()) + "\nbut programmed is:\n" + "\n".join(
         x for x in programmed.splitlines() if x not in loaded.splitlines())
