@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -154,6 +155,7 @@ static void test_taken_by_no_agent(void **state)
 	if (!child) {
 		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (setuid(65534) == 0 &&
 			bind(fd, (void *)&addr, offsetof(struct sockaddr_un, sun_path) + 11) == 0 &&
 			listen(fd, 1) == 0 && write(pipes[1], "x", 1) == 1)
