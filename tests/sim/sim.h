@@ -38,7 +38,8 @@
  *     (b) What a step adds to the kernel (table, element, device, rule) its desired state has; what it removes its desired
  *         state has not, whether its transactions succeed, fail or lose their answers.
  *     (c) After a step that succeeded the kernel holds exactly that step's desired state, except for devices that the
- *         step reported as refused (their answer may be lost), devices that changed since the facts were read, and what others did since the
+ *         step reported as refused (their answer may be lost), devices that changed since the facts were read, and what
+ *         others did since the
  *         kernel was looked at. So whatever is there at any time was asked for by the last completed step or by one
  *         since, or somebody else put it there; and whatever all these ask for is there unless somebody else took it.
  *     (d) Nothing is sent before this process has listed Nodes and Services, except what removes the table because of
@@ -49,7 +50,8 @@
  *     only when it is told to look. Without a fault a step is one transaction, and one more for each device that goes,
  *     or two where some of them are gone before they are taken out.
  *  5. Patience and haste. No request before the Retry-After of the last answer has passed (at most 5 minutes), and never 12
- *     for one resource within a second, further pages aside; one lost answer of the kernel does not fail a step.
+ *     for one resource within a second, further pages aside; one lost answer of the kernel does not fail a
+ *     step; devices that are refused are tried again within 6 s.
  */
 struct sim;
 
