@@ -448,6 +448,9 @@ void check_step_end(struct sim *s)
 	if (c->step.failed && !s->kernel.foreign_table && c->step.was_synced && !s->node.no_nftables &&
 		((s->kernel.faults == 1 && c->step.fault_in_apply && s->kernel.lost && !s->kernel.races)))
 		violated(s, 5, "one lost answer fails the step");
+	if (c->step.failed && !s->kernel.faults && !s->kernel.races && !s->kernel.foreign_table &&
+		c->step.was_synced && !s->node.no_nftables)
+		violated(s, 5, "what others did fails the step");
 	if (c->step.refused && c->step.was_synced && !c->step.was_refused && !c->step.failed &&
 		(agent_wait(a) < 0 || agent_wait(a) > (int64_t)(6 * US_PER_S)))
 		violated(s, 5, "devices were refused and are not tried again soon");

@@ -51,7 +51,7 @@
  *     or two where some of them are gone before they are taken out.
  *  5. Patience and haste. No request before the Retry-After of the last answer has passed (at most 5 minutes), and never 12
  *     for one resource within a second, further pages aside; one lost answer of the kernel does not fail a
- *     step; devices that are refused are tried again within 6 s.
+ *     step, nor does what others did before it; devices that are refused are tried again within 6 s.
  */
 struct sim;
 
