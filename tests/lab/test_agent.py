@@ -18,7 +18,7 @@ def table(node="n1", ns=None):
             o["counter"].pop("packets", None)
             o["counter"].pop("bytes", None)
         for e in o.get("rule", {}).get("expr", []):
-            if isinstance(e.get("counter"), dict):
+            if isinstance(e, dict) and isinstance(e.get("counter"), dict):
                 e["counter"].update(packets=0, bytes=0)
         if "set" in o and isinstance(o["set"].get("elem"), list):
             o["set"]["elem"].sort(key=json.dumps)

@@ -129,3 +129,22 @@ def test_refused_device(lab):
     if a:
         wait_for(f"{device} in the flowtable", lambda: device in flowtable_devices(), FOLLOW)
     lab.accelerated("p12", lab.pods["p21"].ips[0], PORT, {"pod-to-pod": 1})
+
+
+@lab_test(agent=True, topologies="bridge", smoke=True)
+def test_hardware_offload_falls_back(lab):
+    """`hardwareOffload: auto` where no device has hardware for it: in software, with the reason, and no flow is disturbed."""
+    a = lab.agents["n1"]
+    c = lab.open("p11", lab.pods["p21"].ips[0], PORT)
+    c.rr(50)
+    slow = lab.slow_packets("n1")
+    a.write_config(lab.default_config + "flowtable: {hardwareOffload: auto}\n")
+    wait_for("the reason in status", lambda: "refused it: Operation not supported" in run("n1", lab.program, "status"), FOLLOW)
+    c.rr(50)
+    assert lab.offloaded("n1", c.port) and lab.slow_packets("n1") == slow, "the flow was disturbed"
+    c.close()
+    assert a.metrics()["slipstream_hardware_offload"] == 0
+    assert "offload" not in run("n1", "nft", "list", "flowtable", "inet", "slipstream", "fastpath")
+    assert not any("probe" in x and "slipstream" in x for x in run("n1", "nft", "list", "tables").splitlines()), "a table of the probe is left"
+    assert {"eth0", lab.pods["p11"].device} <= flowtable_devices(), flowtable_devices()
+    lab.accelerated("p11", lab.pods["p21"].ips[0], PORT, {"pod-to-pod": 1})
