@@ -231,10 +231,12 @@ def service(name, ip4, ip6, node_port=None, type="NodePort", external_ips=(), lb
             "metadata": {"name": name, "namespace": "default", "annotations": annotations or {}}}
 
 
-def slices(name, pod):
+def slices(name, *pods, conditions=None):
+    """Of these pods, ready, or with the conditions of {pod's name: conditions}."""
     for v, family in enumerate(("IPv4", "IPv6")):
         yield {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": family,
                "metadata": {"name": f"{name}-{family.lower()}", "namespace": "default",
                             "labels": {"kubernetes.io/service-name": name}},
-               "endpoints": [{"addresses": [pod.ips[v]], "nodeName": pod.node, "conditions": {"ready": True}}],
+               "endpoints": [{"addresses": [p.ips[v]], "nodeName": p.node, "conditions": (conditions or {}).get(p.name, {"ready": True})}
+                             for p in pods],
                "ports": [{"name": p.lower(), "protocol": p, "port": 8080} for p in ("TCP", "UDP")]}

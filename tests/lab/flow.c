@@ -8,7 +8,10 @@
  *   flow client send BYTES ADDR PORT               BYTES there and BYTES back, hashes compared at both ends
  *   flow client udp-rr N | udp-oneway N ADDR PORT  N datagrams, answered or not
  *   flow client hold | udp-hold ADDR PORT          connects, prints "open LOCALPORT"; then each line N on
- * standard input is N round trips on the same connection; ends at its end
+ * standard input is N round trips on the same connection; ends at its end. hold also takes lines N BYTES, for
+ * round trips of so many
+ *   flow client udp-beat ADDR PORT                 connects, prints "open LOCALPORT"; then a datagram every 10 ms,
+ * whoever answers, and for each line on standard input one that counts the answers since the last
  *
  * A client prints one line per run: "MODE COUNT SECONDS PER_SECOND". Exit status 0: all content was equal; 1
  * with the reason on standard error: no connection, no answer for 3 s, or other content.
@@ -20,6 +23,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -276,34 +280,95 @@ static void greet(int fd, char mode, uint64_t bytes)
 
 static uint64_t sequence;
 
-static void round_trips(int fd, uint64_t n, bool udp)
+static void round_trips(int fd, uint64_t n, size_t bytes)
 {
-	uint8_t out[MESSAGE], in[MESSAGE];
+	static uint8_t out[CHUNK], in[CHUNK];
 
 	while (n--) {
-		fill(out, sequence, sizeof(out), 0x21);
-		sequence += MESSAGE;
-		if (!udp) {
-			all(fd, out, sizeof(out), true);
-			all(fd, in, sizeof(in), false);
-		} else {
-			ssize_t r;
+		fill(out, sequence, bytes, 0x21);
+		sequence += bytes;
+		all(fd, out, bytes, true);
+		all(fd, in, bytes, false);
+		if (memcmp(in, out, bytes)) {
+			errno = EBADMSG;
+			die("answer differs");
+		}
+	}
+}
 
-			out[0] = 'E';
-			memcpy(out + 1, &sequence, sizeof(sequence));
-			if (send(fd, out, sizeof(out), 0) < 0)
-				die("send");
-			r = recv(fd, in, sizeof(in), 0);
-			if (r != sizeof(in)) {
-				if (r >= 0)
-					errno = EPROTO;
-				die("no answer");
-			}
+/* Number 'n': a datagram that is answered by itself. */
+static void datagram(uint8_t out[MESSAGE], uint64_t n)
+{
+	fill(out, n * MESSAGE, MESSAGE, 0x21);
+	out[0] = 'E';
+	memcpy(out + 1, &n, sizeof(n));
+}
+
+static void udp_round_trips(int fd, uint64_t n)
+{
+	uint8_t out[MESSAGE], in[MESSAGE];
+	ssize_t r;
+
+	while (n--) {
+		datagram(out, sequence++);
+		if (send(fd, out, sizeof(out), 0) < 0)
+			die("send");
+		r = recv(fd, in, sizeof(in), 0);
+		if (r != sizeof(in)) {
+			if (r >= 0)
+				errno = EPROTO;
+			die("no answer");
 		}
 		if (memcmp(in, out, sizeof(in))) {
 			errno = EBADMSG;
 			die("answer differs");
 		}
+	}
+}
+
+/* Takes an answer; 0 when there is none but an ICMP error. */
+static unsigned take_answer(int fd)
+{
+	uint8_t in[MESSAGE], expect[MESSAGE];
+	uint64_t n;
+
+	if (recv(fd, in, sizeof(in), MSG_DONTWAIT) != sizeof(in))
+		return 0;
+	memcpy(&n, in + 1, sizeof(n));
+	datagram(expect, n);
+	if (n >= sequence || memcmp(in, expect, sizeof(in))) {
+		errno = EBADMSG;
+		die("answer differs");
+	}
+	return 1;
+}
+
+static void report(const char *mode, uint64_t n, double began);
+
+static void beat(int fd)
+{
+	struct pollfd fds[] = {{.fd = STDIN_FILENO, .events = POLLIN}, {.fd = fd, .events = POLLIN}};
+	double next = now(), began = next;
+	uint64_t answers = 0;
+	uint8_t out[MESSAGE];
+	char line[64];
+
+	for (;;) {
+		if (now() >= next) {
+			datagram(out, sequence++);
+			(void)send(fd, out, sizeof(out), 0); /* ECONNREFUSED is somebody's answer, too */
+			next = now() + 0.01;
+		}
+		poll(fds, 2, 10);
+		if (fds[1].revents)
+			answers += take_answer(fd);
+		if (!fds[0].revents)
+			continue;
+		if (read(STDIN_FILENO, line, sizeof(line)) <= 0)
+			return;
+		report("udp-beat", answers, began);
+		answers = 0;
+		began = now();
 	}
 }
 
@@ -350,14 +415,15 @@ static void transfer(int fd, uint64_t bytes)
 static int client(int argc, char **argv)
 {
 	const char *mode = argv[0];
-	bool hold = !strcmp(mode, "hold"), udp_hold = !strcmp(mode, "udp-hold");
+	bool hold = !strcmp(mode, "hold"), udp_hold = !strcmp(mode, "udp-hold"),
+	     beats = !strcmp(mode, "udp-beat");
 	uint64_t n;
 	double began;
 	int fd;
 
-	if (argc != (hold || udp_hold ? 3 : 4))
+	if (argc != (hold || udp_hold || beats ? 3 : 4))
 		return 2;
-	if (hold || udp_hold) {
+	if (hold || udp_hold || beats) {
 		struct sockaddr_in6 local;
 		socklen_t len = sizeof(local);
 		char line[64];
@@ -368,10 +434,18 @@ static int client(int argc, char **argv)
 			greet(fd, 'E', 0);
 		printf("open %u\n", ntohs(local.sin6_port)); /* same place in sockaddr_in */
 		fflush(stdout);
+		if (beats)
+			beat(fd);
 		while (fgets(line, sizeof(line), stdin)) {
-			n = strtoull(line, NULL, 10);
+			char *bytes;
+
+			n = strtoull(line, &bytes, 10);
 			began = now();
-			round_trips(fd, n, udp_hold);
+			if (udp_hold)
+				udp_round_trips(fd, n);
+			else
+				round_trips(fd, n,
+					*bytes == ' ' ? strtoul(bytes, NULL, 10) % (CHUNK + 1) : MESSAGE);
 			report(mode, n, began);
 		}
 		close(fd);
@@ -382,13 +456,13 @@ static int client(int argc, char **argv)
 	if (!strcmp(mode, "rr")) {
 		fd = connect_to(argv[2], argv[3], SOCK_STREAM);
 		greet(fd, 'E', 0);
-		round_trips(fd, n, false);
+		round_trips(fd, n, MESSAGE);
 		close(fd);
 	} else if (!strcmp(mode, "crr")) {
 		for (uint64_t i = 0; i < n; i++) {
 			fd = connect_to(argv[2], argv[3], SOCK_STREAM);
 			greet(fd, 'E', 0);
-			round_trips(fd, 1, false);
+			round_trips(fd, 1, MESSAGE);
 			close(fd);
 		}
 	} else if (!strcmp(mode, "send")) {
@@ -397,7 +471,7 @@ static int client(int argc, char **argv)
 		close(fd);
 	} else if (!strcmp(mode, "udp-rr")) {
 		fd = connect_to(argv[2], argv[3], SOCK_DGRAM);
-		round_trips(fd, n, true);
+		udp_round_trips(fd, n);
 		close(fd);
 	} else if (!strcmp(mode, "udp-oneway")) {
 		uint8_t buf[MESSAGE] = "O";

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a test holds in its hands inside the guest: the topology, the cluster, the agents, connections and what they did."""
 import http.client
+import ipaddress
 import os
 import re
 import select
 import shutil
 import subprocess
+import threading
 import time
 
 import topology
@@ -26,9 +28,9 @@ class Unreachable(AssertionError):
 class Connection:
     """`flow client hold`: an open connection, on which the test asks for round trips."""
 
-    def __init__(self, flow, ns, address, port, udp=False):
+    def __init__(self, flow, ns, address, port, udp=False, mode=None):
         with inside(ns):
-            self.process = subprocess.Popen((flow, "client", "udp-hold" if udp else "hold", address, str(port)),
+            self.process = subprocess.Popen((flow, "client", mode or ("udp-hold" if udp else "hold"), address, str(port)),
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         if not line:
@@ -36,9 +38,9 @@ class Connection:
         self.port = int(line.split()[1])
         self.what = f"{ns} port {self.port} -> {address} port {port}"
 
-    def rr(self, rounds=ROUNDS, seconds=None):
-        """Round trips; how long they took. 'seconds': for a connection that a test expects to stall."""
-        self.process.stdin.write(f"{rounds}\n")
+    def rr(self, rounds=ROUNDS, seconds=None, size=None):
+        """Round trips; how long they took. 'seconds': for a connection that a test expects to stall. 'size': bytes of one."""
+        self.process.stdin.write(f"{rounds} {size}\n" if size else f"{rounds}\n")
         self.process.stdin.flush()
         if seconds:
             readable = select.select((self.process.stdout,), (), (), seconds * topology.PATIENCE)[0]
@@ -47,6 +49,12 @@ class Connection:
         if not line:
             raise Unreachable(f"{self.what}: {self.process.stderr.read().strip()}")
         return float(line.split()[2])
+
+    def answers(self):
+        """With mode udp-beat: how many came since the last call."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline().split()[1])
 
     def close(self):
         self.process.stdin.close()
@@ -57,6 +65,35 @@ class Connection:
     def abort(self):
         self.process.kill()
         self.process.wait()
+
+
+class Transfer(threading.Thread):
+    """A connection that carries as much as it can until it is told to finish(), its content compared."""
+
+    def __init__(self, connection):
+        super().__init__(daemon=True)
+        self.connection, self.rounds, self.error, self.ending = connection, 0, None, False
+        self.start()
+
+    def run(self):
+        try:
+            while not self.ending:
+                self.connection.rr(8, size=60000)
+                self.rounds += 8
+            self.connection.close()
+        except Exception as e:  # whatever it is, the test has to know
+            self.error = e
+
+    def moves(self):
+        """It has not been cut, and goes on."""
+        before = self.rounds
+        wait_for(f"{self.connection.what}: the transfer goes on", lambda: self.error or self.rounds > before + 8, 10)
+        assert not self.error, f"the transfer was cut after {self.rounds} times 60,000 bytes: {self.error}"
+
+    def finish(self):
+        self.ending = True
+        self.join(20)
+        assert not self.is_alive() and not self.error, f"the transfer did not end well: {self.error}"
 
 
 class Agent:
@@ -249,6 +286,11 @@ class Lab:
         with inside(node), open("/proc/thread-self/net/nf_conntrack", encoding="ascii") as f:
             return [line.strip() for line in f if not re.search(r"zone=[1-9]", line)]
 
+    def offloaded_to(self, node, port):
+        """Addresses of the endpoints of offloaded connections with this client port: where their replies come from."""
+        lines = [line for line in self.conntrack(node) if "OFFLOAD]" in line and f" sport={port} " in line]
+        return {str(ipaddress.ip_address(re.findall(r" src=(\S+)", line)[1])) for line in lines}
+
     def offloaded(self, node, port):
         """Whether there is an offloaded connection with this client port (on n2: or with the port that n1 masquerades it to).
         RuntimeError when there is no connection."""
@@ -268,8 +310,8 @@ class Lab:
 
     # -- traffic
 
-    def open(self, ns, address, port, udp=False):
-        c = Connection(self.flow, ns, address, port, udp)
+    def open(self, ns, address, port, udp=False, mode=None):
+        c = Connection(self.flow, ns, address, port, udp, mode)
         self.connections.append(c)
         return c
 
