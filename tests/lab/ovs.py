@@ -32,7 +32,7 @@ class Antrea(Topology):
         return self.ovs(node, "ovs-vsctl", f"--db=unix:/run/ovs-{node}/db.sock", *argv)
 
     def node_up(self, node):
-        folder, n = f"/run/ovs-{node}", NODE_INDEX[node]
+        folder = f"/run/ovs-{node}"
         os.makedirs(folder)
         self.ovs(node, "ovsdb-tool", "create", f"{folder}/conf.db", "/usr/share/openvswitch/vswitch.ovsschema")
         self.ovs(node, "ovsdb-server", f"--remote=punix:{folder}/db.sock", f"--pidfile={folder}/ovsdb-server.pid",
@@ -40,8 +40,12 @@ class Antrea(Topology):
         self.vsctl(node, "--no-wait", "init")
         self.ovs(node, "ovs-vswitchd", f"unix:{folder}/db.sock", f"--pidfile={folder}/ovs-vswitchd.pid",
                  f"--log-file={folder}/ovs-vswitchd.log", "--detach", "--no-chdir")
-        self.vsctl(node, "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=system",
-                   "--", "add-port", "br-int", GATEWAY, "--", "set", "interface", GATEWAY, "type=internal",
+        self.vsctl(node, "add-br", "br-int", "--", "set", "bridge", "br-int", "datapath_type=system")
+        self.gateway_up(node)
+
+    def gateway_up(self, node):
+        n = NODE_INDEX[node]
+        self.vsctl(node, "add-port", "br-int", GATEWAY, "--", "set", "interface", GATEWAY, "type=internal",
                    f'mac="{self.gateway_mac(node)}"')
         forward(node, GATEWAY)
         ip(node, f"link set {GATEWAY} up", f"addr add 10.0.{n}.1/24 dev {GATEWAY}",

@@ -20,10 +20,10 @@ def neighbour(node, address, device):
     return run(node, "ip", "neigh", "show", address, "dev", device, "nud", "all").strip()
 
 
-def goes_on(lab, address, device, lost):
-    """A connection from p11 to a host that offloads nothing itself goes on, offloaded, after lost() took `address` from the
-    neighbours on `device`."""
-    c = lab.open("p11", WORLD[":" in address], PORT)
+def goes_on(lab, address, device, lost, server=None):
+    """A connection from p11 to `server`, a host that offloads nothing itself, goes on, offloaded, after lost() took `address`
+    from the neighbours on `device`."""
+    c = lab.open("p11", server or WORLD[":" in address], PORT)
     c.rr(50)
     assert lab.offloaded("n1", c.port), f"{c.what}: not offloaded"
     assert "lladdr" in neighbour("n1", address, device), f"{address} is no neighbour on {device}: the test tests nothing"
