@@ -10,11 +10,14 @@
  *   flow client hold | udp-hold ADDR PORT          connects, prints "open LOCALPORT"; then each line N on
  * standard input is N round trips on the same connection; ends at its end. hold also takes lines N BYTES, for
  * round trips of so many
+ *   flow client steady | udp-steady MS ADDR PORT   the same, and a round trip every MS milliseconds by itself until
+ * the end of standard input
  *   flow client udp-beat ADDR PORT                 connects, prints "open LOCALPORT"; then a datagram every 10 ms,
  * whoever answers, and for each line on standard input one that counts the answers since the last
  *
- * A client prints one line per run: "MODE COUNT SECONDS PER_SECOND". Exit status 0: all content was equal; 1
- * with the reason on standard error: no connection, no answer for 3 s, or other content.
+ * A client prints one line per run: "MODE COUNT SECONDS PER_SECOND"; steady also the longest time between two
+ * answers. Exit status 0: all content was equal; 1 with the reason on standard error: no connection, no answer for
+ * 3 s ($FLOW_WAIT), or other content.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -234,7 +237,11 @@ static int connect_to(const char *host, const char *port, int type)
 {
 	struct addrinfo hints = {.ai_socktype = type, .ai_flags = AI_NUMERICHOST}, *ai;
 	struct timeval wait = {.tv_sec = WAIT_SECONDS};
+	const char *patience = getenv("FLOW_WAIT");
 	int fd, one = 1;
+
+	if (patience)
+		wait.tv_sec = strtol(patience, NULL, 10);
 
 	if (getaddrinfo(host, port, &hints, &ai)) {
 		fprintf(stderr, "flow: bad address %s port %s\n", host, port);
@@ -412,6 +419,43 @@ static void transfer(int fd, uint64_t bytes)
 	}
 }
 
+/* A round trip every 'ms' until the end of standard input; what a connection goes through meanwhile shows as the
+ * longest time without an answer. */
+static void steady(int fd, int ms, bool udp)
+{
+	struct pollfd end = {.fd = STDIN_FILENO, .events = POLLIN};
+	double began = now(), last = began, longest = 0, t;
+	unsigned long long n = 0;
+	char byte;
+
+	while (poll(&end, 1, ms) == 0 || read(STDIN_FILENO, &byte, 1) > 0) {
+		if (udp)
+			udp_round_trips(fd, 1);
+		else
+			round_trips(fd, 1, MESSAGE);
+		t = now();
+		if (n++ && t - last > longest)
+			longest = t - last;
+		last = t;
+	}
+	printf("steady %llu %.6f %.1f %.6f\n", n, last - began, (double)n / (last - began), longest);
+}
+
+/* Connects and says by which port. */
+static int open_named(const char *host, const char *port, bool udp)
+{
+	struct sockaddr_in6 local;
+	socklen_t len = sizeof(local);
+	int fd = connect_to(host, port, udp ? SOCK_DGRAM : SOCK_STREAM);
+
+	getsockname(fd, (struct sockaddr *)&local, &len);
+	if (!udp)
+		greet(fd, 'E', 0);
+	printf("open %u\n", ntohs(local.sin6_port)); /* same place in sockaddr_in */
+	fflush(stdout);
+	return fd;
+}
+
 static int client(int argc, char **argv)
 {
 	const char *mode = argv[0];
@@ -424,16 +468,9 @@ static int client(int argc, char **argv)
 	if (argc != (hold || udp_hold || beats ? 3 : 4))
 		return 2;
 	if (hold || udp_hold || beats) {
-		struct sockaddr_in6 local;
-		socklen_t len = sizeof(local);
 		char line[64];
 
-		fd = connect_to(argv[1], argv[2], hold ? SOCK_STREAM : SOCK_DGRAM);
-		getsockname(fd, (struct sockaddr *)&local, &len);
-		if (hold)
-			greet(fd, 'E', 0);
-		printf("open %u\n", ntohs(local.sin6_port)); /* same place in sockaddr_in */
-		fflush(stdout);
+		fd = open_named(argv[1], argv[2], !hold);
 		if (beats)
 			beat(fd);
 		while (fgets(line, sizeof(line), stdin)) {
@@ -453,6 +490,12 @@ static int client(int argc, char **argv)
 	}
 	n = strtoull(argv[1], NULL, 10);
 	began = now();
+	if (!strcmp(mode, "steady") || !strcmp(mode, "udp-steady")) {
+		fd = open_named(argv[2], argv[3], mode[0] == 'u');
+		steady(fd, (int)n, mode[0] == 'u');
+		close(fd);
+		return 0;
+	}
 	if (!strcmp(mode, "rr")) {
 		fd = connect_to(argv[2], argv[3], SOCK_STREAM);
 		greet(fd, 'E', 0);
