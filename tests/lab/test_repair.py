@@ -64,7 +64,7 @@ def test_repairs(lab):
     a = lab.agents["n1"]
     c = lab.open("p11", lab.pods["p21"].ips[0], PORT)
     c.rr(20)
-    before = bare()
+    before, told = bare(), os.path.getsize(a.log)
     for text in NO_EDITS:
         counted = repairs(a)
         nft("n1", text)
@@ -83,8 +83,9 @@ def test_repairs(lab):
     assert lab.offloaded("n1", c.port), "not offloaded any more"
     c.close()
     with open(a.log, encoding="utf-8") as f:
+        f.seek(told)
         told = re.findall(r"was changed by nft \(pid \d+\); repaired: (\S+)", f.read())
-    assert told[:2] == ["table", "table"] and len(told) >= 10, f"told: {told}"
+    assert told[:2] == ["table", "table"] and len(told) >= 8, f"told: {told}"  # ten per minute are; others may have been
     lab.dirty()  # its counters are not the kernel's any more
 
 
@@ -102,13 +103,14 @@ def test_repair_storm(lab):
     wait_for("the table as it was", lambda: bare() == before, FOLLOW)
     n, took = repairs(a)["table"] - counted["table"], time.monotonic() - began
     assert 2 <= n <= 2 * took + 2, f"{n} repairs in {took:.1f} s"
-    # two actors at once: both are named
+    # two actors at once: both are named, unless each was repaired by itself. The log has said ten repairs of this minute.
     with inside("n1"):
         both = [subprocess.Popen(("nft", "add", "element", "inet", "slipstream", "cluster-ips4", "{ 10.96.77.%d }" % i)) for i in (1, 2)]
     assert not any(p.wait(20) for p in both)
     wait_for("the table as it was", lambda: bare() == before, FOLLOW)
-    wait_for("their names", lambda: {str(p.pid) for p in both} <= set(re.findall(r"nft \(pid (\d+)\)", a.tail())) or
-             a.metrics()['slipstream_repairs_total{kind="element"}'] == counted["element"] + 2, FOLLOW)
+    def named():
+        return set(re.findall(r"nft \(pid (\d+)\)", json.loads(a.get("/status")[1])["sync"]["lastRepairBy"]))
+    wait_for("their names", lambda: {str(p.pid) for p in both} <= named() or repairs(a)["element"] == counted["element"] + 2, FOLLOW)
     lab.dirty()
 
 
