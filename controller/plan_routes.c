@@ -4,7 +4,6 @@
 #include "base/mem.h"
 
 #include <linux/rtnetlink.h>
-#include <string.h>
 
 static int by_destination(const void *a, const void *b)
 {
@@ -53,30 +52,18 @@ static size_t lower_bound(const struct route_index *ix, const struct prefix *dst
 	return low;
 }
 
-/* To 'len' bits, which are not more than it has: prefix_of() goes over all of them again, bit by bit. */
-static void shorten(struct prefix *p, uint8_t len)
-{
-	size_t whole = len / 8, end = (p->len + 7u) / 8;
-
-	if (whole < end) {
-		p->addr.bytes[whole] &= (uint8_t)(0xff00u >> len % 8);
-		memset(&p->addr.bytes[whole + 1], 0, end - whole - 1);
-	}
-	p->len = len;
-}
-
 const struct route *const *route_index_find(const struct route_index *ix, const struct addr *a, size_t *ret_n)
 {
 	const bool *lengths = ix->lengths[a->family == AF_INET6];
-	struct prefix dst = {.addr = *a, .len = (uint8_t)(8 * addr_size(a))};
 
 	*ret_n = 0;
-	for (int len = dst.len; a->family && len >= 0; len--) {
+	for (int len = 8 * (int)addr_size(a); a->family && len >= 0; len--) {
+		struct prefix dst;
 		size_t first, n = 0;
 
 		if (!lengths[len])
 			continue;
-		shorten(&dst, (uint8_t)len);
+		dst = prefix_of(a, (uint8_t)len);
 		first = lower_bound(ix, &dst);
 		while (first + n < ix->n && !prefix_cmp(&ix->items[first + n]->dst, &dst) &&
 			ix->items[first + n]->metric == ix->items[first]->metric)

@@ -78,9 +78,12 @@ struct addr addr_from_bytes(uint8_t family, const void *bytes)
 struct prefix prefix_of(const struct addr *a, uint8_t len)
 {
 	struct prefix p = {.addr = *a, .len = len};
+	size_t whole = len / 8;
 
-	for (unsigned bit = len; bit < 128; bit++)
-		p.addr.bytes[bit / 8] &= (uint8_t) ~(0x80u >> bit % 8);
+	if (whole < sizeof(p.addr.bytes)) {
+		p.addr.bytes[whole] &= (uint8_t)(0xff00u >> len % 8);
+		memset(&p.addr.bytes[whole + 1], 0, sizeof(p.addr.bytes) - whole - 1);
+	}
 	return p;
 }
 
