@@ -55,6 +55,11 @@ def bare(objects):
     return text
 
 
+def fastpath():
+    """Our flowtable with its handle."""
+    return [o for o in table() if o.get("flowtable", {}).get("name") == "fastpath"]
+
+
 def transactions(said):
     """[(program, lines)] of each transaction in what the monitor said, markers left out."""
     found, lines = [], []
@@ -76,7 +81,7 @@ def adopts(lab, text, kept=True):
     a.stop()
     nft("n1", "table inet slipstream { }\ndelete table inet slipstream\n" + text)
     flows, slow = flows_of(lab), lab.slow_packets("n1")
-    before, counted = [o for o in table() if "flowtable" in o], lab.inserts("n1")
+    before, counted = fastpath(), lab.inserts("n1")
     assert sum(counted.values()) >= len(flows), counted
     with monitor(lab, "n1") as said:
         starting = threading.Thread(target=a.start)
@@ -91,9 +96,9 @@ def adopts(lab, text, kept=True):
     assert [program for program, _ in did] == ["slipstream"], "not one transaction:\n" + "\n".join(said)
     if kept:
         assert not any(re.match("delete (table|flowtable)", x) for x in did[0][1]), "the flowtable was lost:\n" + "\n".join(said)
-        assert [o for o in table() if "flowtable" in o] == before, "not the same flowtable"
+        assert fastpath() == before, "not the same flowtable"
         assert lab.slow_packets("n1") == slow, f"{lab.slow_packets('n1') - slow} packets on the slow path"
-        assert lab.inserts("n1") == counted, "the counts of inserts are not what they were"
+        assert lab.inserts("n1").items() <= counted.items(), f"the counts of inserts are not what they were: {lab.inserts('n1')}, {counted}"
     assert bare(table()) == own, "the table is not what the agent makes from nothing"
     for c in flows:
         c.rr(50)
@@ -109,6 +114,39 @@ def adopts(lab, text, kept=True):
 def test_table_of_an_older_version(lab):
     with open(LAYOUT_1, encoding="ascii") as f:
         adopts(lab, f.read())
+
+
+def later_version(text):
+    """`plan`'s text as a later version might have it: other objects, other types and properties of those we know."""
+    text = text.replace('comment "slipstream"', 'comment "slipstream of a later version"')
+    text = text.replace("priority 300", "priority 310").replace("meta mark 0", "meta mark & 0xff == 0")
+    text = re.sub(r"set checked-uplinks \{[^}]*\}", "set checked-uplinks { type ifname; elements = { \"eth9\" }; }", text)
+    return text.rstrip().removesuffix("}") + """
+    flowtable second { hook ingress priority 7; counter; }
+    counter shortcuts { }
+    set bare-ports { type inet_service; elements = { 7, 9 }; }
+    chain extra {
+        ip daddr vmap @verdicts
+        ip saddr vmap { 192.0.2.1 : goto classify, 192.0.2.2 : accept }
+        tcp dport { 7, 9 } counter name shortcuts
+        tcp dport 11 flow add @second
+    }
+    map verdicts { type ipv4_addr : verdict; elements = { 192.0.2.7 : goto accelerate }; }
+    chain late {
+        type filter hook forward priority 400; policy accept;
+        tcp dport @bare-ports goto extra
+        udp dport { 7, 9 } jump {
+            counter name shortcuts
+        }
+    }
+}
+"""
+
+
+@lab_test(agent=True, topologies="bridge", smoke=True)
+def test_table_of_a_later_version(lab):
+    """As after a roll-back."""
+    adopts(lab, later_version(run("n1", *lab.agents["n1"].argv("plan"))))
 
 
 @lab_test(agent=True, topologies="bridge")
