@@ -143,7 +143,7 @@ class Second(Agent):
         return int(status), body
 
 
-@lab_test(agent=True, topologies="bridge routed", smoke=True)
+@lab_test(agent=True, topologies="bridge routed", fails="cut", smoke=True)
 def test_second_agent(lab):
     """It waits, says so, and takes over when the first one is killed: no message, no packet on the slow path."""
     first = lab.agents["n1"]
